@@ -1,0 +1,19 @@
+"""Parameter names of the release and paths in a Flax parameter pytree."""
+
+import re
+
+_INDEX = re.compile(r"\.(\d+)(?=\.|$)")
+
+
+def flax_path(release_name: str, rank: int) -> tuple[str, ...]:
+    """Path of a leaf from its PyTorch name.
+
+    Numbers join the part before them, leading underscores go, and the last part follows Flax: ``kernel`` (rank 2 and up),
+    ``scale`` (rank 1), ``bias``, ``table`` (position tables).
+    ``cells.0._ops.1.op.2.weight`` (rank 1) is ``("cells_0", "ops_1", "op_2", "scale")``.
+    """
+    *parts, leaf = _INDEX.sub(r"_\1", release_name).split(".")
+    parts = [part.lstrip("_") for part in parts]
+    if leaf == "weight":
+        leaf = "table" if parts[-1] == "pos_enc" else "kernel" if rank > 1 else "scale"
+    return (*parts, leaf)
