@@ -1,0 +1,1 @@
+"""Graph hypernetworks in JAX: parameters for unseen architectures in one forward pass."""

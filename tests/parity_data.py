@@ -1,7 +1,7 @@
 """Outputs of the original release, for the tests that compare with it.
 
-`GHN_JAX_PARITY` names their folder; without it ../shared/parity beside the repository is tried. Tests that need them are skipped
-where neither exists.
+`GHN_JAX_PARITY` names their folder; without it ../shared/parity beside the repository is tried. Tests that need them
+are skipped where neither exists.
 """
 
 import functools

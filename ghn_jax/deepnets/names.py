@@ -8,8 +8,8 @@ _INDEX = re.compile(r"\.(\d+)(?=\.|$)")
 def flax_path(release_name: str, rank: int) -> tuple[str, ...]:
     """Path of a leaf from its PyTorch name.
 
-    Numbers join the part before them, leading underscores go, and the last part follows Flax: ``kernel`` (rank 2 and up),
-    ``scale`` (rank 1), ``bias``, ``table`` (position tables).
+    Numbers join the part before them, leading underscores go, and the last part follows Flax: ``kernel`` (rank 2 and
+    up), ``scale`` (rank 1), ``bias``, ``table`` (position tables).
     ``cells.0._ops.1.op.2.weight`` (rank 1) is ``("cells_0", "ops_1", "op_2", "scale")``.
     """
     *parts, leaf = _INDEX.sub(r"_\1", release_name).split(".")

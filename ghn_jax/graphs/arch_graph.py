@@ -173,7 +173,10 @@ def _check_paths(name: str, types: np.ndarray, edges: np.ndarray) -> None:
     has_predecessor |= (types == Primitive.INPUT) | (types == Primitive.POS_ENC)
     # In a DAG whose only sink is the last node and whose only sources are the input and position tables,
     # every node lies on a path: no search is needed.
-    for mask, what in ((has_successor, "does not reach the last node"), (has_predecessor, "has no path from the input")):
+    for mask, what in (
+        (has_successor, "does not reach the last node"),
+        (has_predecessor, "has no path from the input"),
+    ):
         bad = np.flatnonzero(~mask)
         if len(bad):
             node = bad[0]
