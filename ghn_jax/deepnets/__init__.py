@@ -2,3 +2,7 @@
 
 from ghn_jax.deepnets.genotype import Genotype as Genotype
 from ghn_jax.deepnets.genotype import NetworkArgs as NetworkArgs
+from ghn_jax.deepnets.graph import network_graph as network_graph
+from ghn_jax.deepnets.predefined import DARTS as DARTS
+from ghn_jax.deepnets.predefined import VIT as VIT
+from ghn_jax.deepnets.predefined import resnet50_graph as resnet50_graph

@@ -150,6 +150,11 @@ class NetworkArgs:
         return self.image_size > LARGE_IMAGE_ABOVE
 
     @property
+    def token_grid(self) -> int:
+        """Rows (and columns) of a transformer's tokens, and of its position table: 11 for 32 pixels, 14 for 224."""
+        return self.image_size // 16 if self.is_large_image else (self.image_size - 1) // 3 + 1
+
+    @property
     def reduction_cells(self) -> tuple[int, ...]:
         """Indices of the reduction cells: a third and two thirds of the way, never cell 0."""
         return tuple(sorted({self.n_cells // 3, 2 * self.n_cells // 3} - {0}))

@@ -1,0 +1,75 @@
+"""Which operations of a network have an effect: zeros run forward from `none`, use runs backward from the output."""
+
+import dataclasses
+
+from ghn_jax.deepnets.genotype import Genotype, NetworkArgs, Step
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LiveCell:
+    """What is left of one cell.
+
+    Attributes:
+      steps: (op, index) as in the genotype, 2 a step; None where an op is zero or its step is not used.
+      inputs: whether each of the two inputs is used.
+      concat: indices that are concatenated; None in place of a step that is zero. Empty if the cell is not used.
+    """
+
+    steps: tuple[Step | None, ...]
+    inputs: tuple[bool, bool]
+    concat: tuple[int | None, ...]
+
+
+def live_cells(args: NetworkArgs) -> list[LiveCell] | None:
+    """What is left of each cell; None if the last cell outputs nothing (all its concatenated steps are zero)."""
+    reductions = args.reduction_cells
+    nonzero: list[list[bool]] = []  # of every cell: which of its states (two inputs, then steps) are not zero
+    previous, last = True, True
+    for number in range(args.n_cells):
+        steps, concat = _cell(args.genotype, number in reductions)
+        states = _nonzero_states(steps, previous, last)
+        nonzero.append(states)
+        previous, last = last, any(states[i] for i in concat)
+    if not last:
+        return None
+
+    used = [False] * (args.n_cells - 1) + [True]
+    cells: list[LiveCell] = []
+    for number in reversed(range(args.n_cells)):
+        steps, concat = _cell(args.genotype, number in reductions)
+        cell = _used_part(steps, concat, nonzero[number]) if used[number] else _UNUSED
+        cells.append(cell)
+        for offset, needed in zip((2, 1), cell.inputs, strict=True):
+            if needed and number >= offset:
+                used[number - offset] = True
+    return cells[::-1]
+
+
+_UNUSED = LiveCell((), (False, False), ())
+
+
+def _cell(genotype: Genotype, reduction: bool) -> tuple[tuple[Step, ...], tuple[int, ...]]:
+    if reduction:
+        return genotype.reduce, genotype.reduce_concat
+    return genotype.normal, genotype.normal_concat
+
+
+def _nonzero_states(steps: tuple[Step, ...], first: bool, second: bool) -> list[bool]:
+    states = [first, second]
+    for (left, i), (right, j) in zip(steps[::2], steps[1::2], strict=True):
+        states.append((left != "none" and states[i]) or (right != "none" and states[j]))
+    return states
+
+
+def _used_part(steps: tuple[Step, ...], concat: tuple[int, ...], nonzero: list[bool]) -> LiveCell:
+    used = [False] * len(nonzero)
+    for i in concat:
+        used[i] = True
+    kept: list[Step | None] = [None] * len(steps)
+    for place in reversed(range(len(steps))):
+        op, index = steps[place]
+        if used[2 + place // 2] and op != "none" and nonzero[index]:
+            kept[place] = steps[place]
+            used[index] = True
+    inputs = (used[0] and nonzero[0], used[1] and nonzero[1])
+    return LiveCell(tuple(kept), inputs, tuple(i if nonzero[i] else None for i in concat))
