@@ -4,34 +4,31 @@ The functions create named flax layers in the module that calls them, because to
 norm side by side (``conv1``, ``bn1``) and the parameter paths follow its names.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Activation = Callable[[jax.Array], jax.Array]
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def identity(x: jax.Array) -> jax.Array:
-    """No activation."""
-    return x
-
-
 def relu6(x: jax.Array) -> jax.Array:
     """ReLU cut at 6."""
-    return nn.relu6(x)
+    return jnp.clip(x, 0.0, 6.0)
 
 
 def hard_sigmoid(x: jax.Array) -> jax.Array:
-    """relu6(x + 3) / 6, as in MobileNetV3."""
-    return nn.relu6(x + 3) / 6
+    """Gate relu6(x + 3) / 6, as in MobileNetV3."""
+    return relu6(x + 3.0) / 6.0
 
 
 def hard_swish(x: jax.Array) -> jax.Array:
-    """x relu6(x + 3) / 6, as in MobileNetV3."""
+    """Product of x and `hard_sigmoid`, as in MobileNetV3."""
     return x * hard_sigmoid(x)
 
 
@@ -72,16 +69,25 @@ def batch_norm(x: jax.Array, name: str, train: bool, epsilon: float = 1e-5, mome
     return layer(x)
 
 
+def layer_norm(x: jax.Array, name: str, epsilon: float = 1e-6) -> jax.Array:
+    """Normalises the channels of each position; epsilon of ConvNeXt and ViT."""
+    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)(x)
+
+
+def drop(x: jax.Array, rate: float, dropout: bool) -> jax.Array:
+    """Dropout, if `dropout`."""
+    return nn.Dropout(rate)(x, deterministic=not dropout)
+
+
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0, ceil: bool = False) -> jax.Array:
     """Maximum of square windows; with `ceil` a last window may hang over the lower and right edge."""
 
     def sides(size: int) -> tuple[int, int]:
-        over = (size + 2 * padding - window) % stride
-        extra = stride - over if ceil and over else 0
-        # A window that would start beyond the padded input is dropped.
-        if size + 2 * padding - window - over + stride >= size + padding:
-            extra = 0
-        return padding, padding + extra
+        steps = (size + 2 * padding - window) / stride
+        count = math.ceil(steps) if ceil else math.floor(steps)
+        if ceil and count * stride >= size + padding:  # that window would hold nothing of the input
+            count -= 1
+        return padding, max(padding, count * stride + window - size - padding)
 
     return nn.max_pool(x, (window, window), (stride, stride), (sides(x.shape[1]), sides(x.shape[2])))
 
@@ -94,6 +100,25 @@ def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 def global_mean(x: jax.Array) -> jax.Array:
     """(B, H, W, C) -> (B, C), the mean over space."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def adaptive_mean(x: jax.Array, size: int) -> jax.Array:
+    """(B, H, W, C) -> (B, size, size, C), means of windows that depend on H and W (torch's AdaptiveAvgPool2d).
+
+    Output i averages rows floor(i H / size) to ceil((i + 1) H / size). Each axis is contracted with a constant matrix,
+    so that one formulation serves sizes that divide H or not, smaller or larger.
+    """
+    rows, columns = _window_means(x.shape[1], size), _window_means(x.shape[2], size)
+    return jnp.einsum("ph,qw,bhwc->bpqc", rows, columns, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _window_means(length: int, size: int) -> np.ndarray:
+    """float32 (size, length) matrix of the means of an adaptive pooling along one axis."""
+    matrix = np.zeros((size, length), np.float32)
+    for place in range(size):
+        first, last = place * length // size, -(-(place + 1) * length // size)
+        matrix[place, first:last] = 1 / (last - first)
+    return matrix
 
 
 def flatten_channels_first(x: jax.Array) -> jax.Array:

@@ -4,10 +4,30 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
-from ghn_jax.networks.zoo import resnet
+from ghn_jax.networks.zoo import (
+    convnext,
+    densenet,
+    googlenet,
+    mnasnet,
+    mobilenet,
+    resnet,
+    shufflenet,
+    squeezenet,
+    vgg,
+    vit,
+)
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     **resnet.MODELS,
+    **vgg.MODELS,
+    **densenet.MODELS,
+    **mobilenet.MODELS,
+    **squeezenet.MODELS,
+    **shufflenet.MODELS,
+    **mnasnet.MODELS,
+    **googlenet.MODELS,
+    **convnext.MODELS,
+    **vit.MODELS,
 }
 
 
