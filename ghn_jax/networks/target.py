@@ -1,0 +1,70 @@
+"""A DeepNets-1M network as one ordinary Flax module."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ghn_jax.deepnets.genotype import NetworkArgs
+from ghn_jax.networks import ends
+from ghn_jax.networks.layers import Norm
+from ghn_jax.networks.plan import IMAGES, LayerCall, network_plan
+
+
+class TargetNetwork(nn.Module):
+    """The network of `args`; its parameter paths are those of the specs of its graph.
+
+    Attributes:
+      args: the network.
+      momentum: None (default) normalises by the statistics of the batch, always; a number such as 0.9 keeps running
+        statistics in the collection ``batch_stats``, used when not training.
+      drop_path: probability of dropping an op's output for one image, in training only.
+      auxiliary: whether training also returns the logits of an auxiliary head.
+    """
+
+    args: NetworkArgs
+    momentum: float | None = None
+    drop_path: float = 0.0
+    auxiliary: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Images (B, H, W, 3), normalised, to logits (B, K).
+
+        Training needs the key ``dropout`` if the classifier has two layers or `drop_path` is above 0.
+
+        Returns:
+          Logits, or (logits, auxiliary logits) if `auxiliary` and `train`.
+        """
+        plan = network_plan(self.args, self.momentum)
+        values = {IMAGES: images}
+        for call in plan.calls:
+            out = self._layer(call)(*(values[i] for i in call.inputs), train=train)
+            if train and call.branch and self.drop_path > 0:
+                out = drop_path(out, self.drop_path, self.make_rng("dropout"))
+            values[call.output] = out
+        logits = values[plan.output]
+        if not self.auxiliary:
+            return logits
+        if plan.auxiliary is None:
+            raise ValueError("auxiliary head: the cell that it reads does not reach the output of this network")
+        norm = None if self.args.norm is None else Norm(self.momentum)
+        head = ends.AuxiliaryHead(self.args.num_classes, norm, name="auxiliary_head")
+        if not (train or self.is_initializing()):
+            return logits
+        extra = head(values[plan.auxiliary], train=train)
+        return (logits, extra) if train else logits
+
+    def _layer(self, call: LayerCall) -> nn.Module:
+        """The layer of `call`, bound to the place of its parameters in this network's tree."""
+        scope = self.scope
+        if scope is None:
+            raise ValueError("TargetNetwork: call init or apply, not the module itself")
+        for name in call.prefix:
+            scope = scope.push(name, reuse=True)
+        return call.layer.clone(parent=scope)
+
+
+def drop_path(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Zeroes x (B, H, W, C) for whole images with probability `rate` and scales the others by 1 / (1 - rate)."""
+    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1, 1))
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
