@@ -1,0 +1,126 @@
+"""Batches on the device: augmented for training, plain for evaluation, whatever kind of set they come from."""
+
+import functools
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ghn_jax.images.augment import add_noise, crop_and_flip, normalise, random_flip
+from ghn_jax.images.colour import colour_jitter
+from ghn_jax.images.image_set import ImageSet, ImageSplit, Style
+from ghn_jax.images.stream import ImageStream, spread
+
+Batch = tuple[jax.Array, jax.Array]
+"""Normalised images float32 (B, H, W, 3) and labels int32 (B,)."""
+
+
+class TrainBatches(Protocol):
+    """Training batches by step."""
+
+    steps_per_epoch: int
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: the same for the same seed, whatever was asked for before."""
+        ...
+
+
+def train_batches(images: ImageSet | ImageStream, batch_size: int, seed: int) -> TrainBatches:
+    """Endless augmented training batches.
+
+    Raises:
+      ValueError: if the set is smaller than one batch.
+    """
+    count = len(images.train if isinstance(images, ImageSet) else images.train_rows)
+    if not 1 <= batch_size <= count:
+        raise ValueError(f"batch_size must be between 1 and the {count} training images, got {batch_size}")
+    kind = _MemoryBatches if isinstance(images, ImageSet) else _StreamBatches
+    return kind(images, batch_size, seed)  # pyright: ignore[reportArgumentType]
+
+
+class _MemoryBatches:
+    """The whole training split on the device; a batch is gathered and augmented by one compiled call."""
+
+    def __init__(self, images: ImageSet, batch_size: int, seed: int) -> None:
+        self._batch_size, self._seed = batch_size, seed
+        self._count = len(images.train)
+        self.steps_per_epoch = self._count // batch_size
+        self._images, self._labels = jnp.asarray(images.train.images), jnp.asarray(images.train.labels)
+        self._key = jax.random.key(seed)
+        self._make = jax.jit(functools.partial(_augmented, style=images.style))
+        self._order = functools.lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self._seed, epoch)).permutation(self._count).astype(np.int32)
+
+    def batch(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        rows = self._order(epoch)[place * self._batch_size : (place + 1) * self._batch_size]
+        return self._make(jax.random.fold_in(self._key, step), self._images, self._labels, rows)
+
+
+class _StreamBatches:
+    """Crops come from worker processes; flips, colours and normalisation are one compiled call."""
+
+    def __init__(self, images: ImageStream, batch_size: int, seed: int) -> None:
+        self._stream, self._batch_size, self._seed = images, batch_size, seed
+        self.steps_per_epoch = len(images.train_rows) // batch_size
+        self._key = jax.random.key(seed)
+        self._make = jax.jit(functools.partial(_coloured, style=images.style))
+        self._next: int | None = None
+        self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
+
+    def batch(self, step: int) -> Batch:
+        if step != self._next:
+            self._iterator = self._stream.train_batches(self._batch_size, self._seed, step)
+        self._next = step + 1
+        images, labels = next(self._iterator)
+        return self._make(jax.random.fold_in(self._key, step), images), jnp.asarray(labels)
+
+
+def _augmented(key: jax.Array, images: jax.Array, labels: jax.Array, rows: jax.Array, style: Style) -> Batch:
+    return normalise(crop_and_flip(key, images[rows], style), style), labels[rows]
+
+
+def _coloured(key: jax.Array, images: jax.Array, style: Style) -> jax.Array:
+    flip_key, colour_key = jax.random.split(key)
+    return normalise(colour_jitter(colour_key, random_flip(flip_key, images)), style)
+
+
+def eval_batches(
+    images: ImageSet | ImageStream, split: str, batch_size: int, limit: int | None = None, noise_seed: int | None = None
+) -> Iterator[Batch]:
+    """Batches of a split in a fixed random order, all of the same size: an incomplete last batch is left out.
+
+    Networks normalise by the statistics of the batch they see, so batches of a set sorted by class must be mixed.
+
+    Args:
+      images: the set.
+      split: ``train``, ``val`` or ``test``.
+      batch_size: B; a smaller split makes one batch of all of its images.
+      limit: use this many images, evenly spread over the split.
+      noise_seed: draws the noise of the noise test; None adds none.
+    """
+    if isinstance(images, ImageSet):
+        batches = _memory_batches(images.split(split), batch_size, limit)
+    else:
+        batches = images.eval_batches(split, batch_size, limit)
+    prepare = jax.jit(functools.partial(_prepared, style=images.style, noisy=noise_seed is not None))
+    key = jax.random.key(noise_seed or 0)
+    for place, (pixels, labels) in enumerate(batches):
+        yield prepare(jax.random.fold_in(key, place), pixels), jnp.asarray(labels)
+
+
+def _prepared(key: jax.Array, images: jax.Array, style: Style, noisy: bool) -> jax.Array:
+    return normalise(add_noise(key, images, style) if noisy else images, style)
+
+
+def _memory_batches(split: ImageSplit, batch_size: int, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    rows = spread(np.arange(len(split)), limit)
+    rows = np.random.default_rng(0).permutation(rows)
+    size = min(batch_size, len(rows))
+    for start in range(0, len(rows) - size + 1, size):
+        chosen = split.take(rows[start : start + size])
+        yield chosen.images, chosen.labels
