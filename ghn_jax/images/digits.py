@@ -13,11 +13,11 @@ TEST_EVERY = 5
 
 def load_digit_images(image_size: int = 32) -> ImageSet:
     """1,294 training, 143 validation and 360 test digits, upscaled bilinearly to (image_size, image_size, 3) uint8."""
-    data = load_digits()
-    grey = np.rint(data.images * (255 / 16)).astype(np.uint8)
+    pixels, target = load_digits(return_X_y=True)
+    grey = np.rint(np.asarray(pixels).reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     resized = np.stack([np.asarray(Image.fromarray(i).resize((image_size, image_size), 2)) for i in grey])
     images = np.repeat(resized[..., None], 3, axis=3)
-    everything = ImageSplit(images, data.target.astype(np.int32))
+    everything = ImageSplit(images, np.asarray(target, np.int32))
     rows = np.arange(len(images))
     is_test = rows % TEST_EVERY == 0
     train_rows, val_rows = last_tenth(rows[~is_test])

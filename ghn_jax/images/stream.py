@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -108,7 +108,7 @@ class _CentreCrop(grain.transforms.Map):
         return square[edge : edge + self.image_size, edge : edge + self.image_size], label
 
 
-def _stack(elements: list[tuple[np.ndarray, int]]) -> HostBatch:
+def _stack(elements: Sequence[tuple[np.ndarray, int]]) -> HostBatch:
     return np.stack([image for image, _ in elements]), np.array([label for _, label in elements], np.int32)
 
 

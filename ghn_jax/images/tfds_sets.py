@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.registered import DatasetNotFoundError
 
 from ghn_jax.images.records import TfdsRecords
 
@@ -36,12 +37,11 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsSet:
     """
     logging.getLogger("absl").setLevel(logging.ERROR)  # else every process recommends OpenCV
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        builder: Any = tfds.builder(name, data_dir=data_dir)
+    except (DatasetNotFoundError, ValueError) as error:
         said = str(error).partition("\n")[0]
         raise ValueError(f"{_how_to_get(name, data_dir)}\n(tensorflow-datasets says: {said})") from error
-    features: Any = builder.info.features
-    splits = builder.info.splits
+    features, splits = builder.info.features, builder.info.splits
     if not splits:
         raise ValueError(_how_to_get(name, data_dir))
     if not {"image", "label"} <= set(features):
@@ -54,7 +54,7 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsSet:
     shape = features["image"].shape
     decoders = {"image": tfds.decode.SkipDecoding()}
     try:
-        sources = [builder.as_data_source(split, decoders=decoders) for split in ("train", test)]
+        sources = [builder.as_data_source(split=split, decoders=decoders) for split in ("train", test)]
     except (NotImplementedError, FileNotFoundError) as error:
         raise ValueError(f"{_how_to_get(name, data_dir)}\n(tensorflow-datasets says: {error})") from error
     return TfdsSet(
