@@ -89,7 +89,8 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0, ceil: boo
             count -= 1
         return padding, max(padding, count * stride + window - size - padding)
 
-    return nn.max_pool(x, (window, window), (stride, stride), (sides(x.shape[1]), sides(x.shape[2])))
+    padded = (sides(x.shape[1]), sides(x.shape[2]))
+    return nn.pool(x, -jnp.inf, jax.lax.max, (window, window), (stride, stride), padded)
 
 
 def avg_pool(x: jax.Array, window: int, stride: int) -> jax.Array:

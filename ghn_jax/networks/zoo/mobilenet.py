@@ -109,7 +109,7 @@ class SqueezeExcitation(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, C) -> (B, H, W, C)."""
         gate = jnp.mean(x, axis=(1, 2), keepdims=True)
-        gate = nn.relu(conv(gate, _divisible_by_8(x.shape[-1] // 4), 1, "fc1", bias=True))
+        gate = nn.relu(conv(gate, divisible_by_8(x.shape[-1] // 4), 1, "fc1", bias=True))
         return x * hard_sigmoid(conv(gate, x.shape[-1], 1, "fc2", bias=True))
 
 
@@ -180,7 +180,7 @@ def _norm_v3(x: jax.Array, name: str, train: bool) -> jax.Array:
     return batch_norm(x, name, train, epsilon=1e-3, momentum=0.99)
 
 
-def _divisible_by_8(width: int) -> int:
+def divisible_by_8(width: int) -> int:
     """Nearest multiple of 8, at least 8, never below 90 % of `width`."""
     rounded = max(8, (width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded

@@ -33,10 +33,10 @@ class Unit(nn.Module):
         right = conv(right, half, 3, "branch2_3", stride=self.stride, groups=half)
         right = conv(batch_norm(right, "branch2_4", train), half, 1, "branch2_5")
         right = nn.relu(batch_norm(right, "branch2_6", train))
-        return _shuffle(jnp.concatenate([left, right], axis=-1))
+        return shuffle(jnp.concatenate([left, right], axis=-1))
 
 
-def _shuffle(x: jax.Array) -> jax.Array:
+def shuffle(x: jax.Array) -> jax.Array:
     """Interleaves the two halves of the channels of (B, H, W, C)."""
     halves = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
     return jnp.swapaxes(halves, -1, -2).reshape(x.shape)
