@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,11 @@ LONG = pytest.mark.slow
 OTHERS = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "vit_b_16", "convnext_tiny", "googlenet")
 
 
+def flat(tree) -> dict[tuple[str, ...], Any]:
+    """Leaves by path."""
+    return dict(flatten_dict(tree))
+
+
 @functools.cache
 def abstract(name, size, num_classes, small_images):
     model = zoo.create(name, num_classes, small_images)
@@ -66,7 +72,7 @@ def test_small_form_keeps_paths_and_takes_small_images(name):
     logits, small = abstract(name, 32, 10, True)
     _, large = abstract(name, 224, 1000, False)
     assert logits.shape == (2, 10)
-    small, large = flatten_dict(small["params"]), flatten_dict(large["params"])
+    small, large = flat(small["params"]), flat(large["params"])
     assert small.keys() == large.keys()
     # Only the stem and the classifier (and the position table of the transformer) may differ.
     assert 1 <= sum(small[path].shape != large[path].shape for path in small) <= 4
@@ -118,7 +124,7 @@ def test_batch_and_running_statistics(name):
     batch, updated = train(variables, images)
     assert not np.allclose(running, batch, atol=1e-3)
     # Fresh running statistics are mean 0, variance 1; one batch moves each of them by 1 - momentum.
-    before, after = flatten_dict(variables["batch_stats"]), flatten_dict(updated["batch_stats"])
+    before, after = flat(variables["batch_stats"]), flat(updated["batch_stats"])
     assert before.keys() == after.keys()
     assert all(np.abs(after[path] - before[path]).max() > 0 for path in before)
     # Running statistics do not couple images, batch statistics do.
@@ -155,7 +161,7 @@ def test_gradients_reach_every_parameter(name):
         logits, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
         return jnp.sum(logits**2)
 
-    gradients = flatten_dict(jax.jit(jax.grad(loss))(variables["params"]))
+    gradients = flat(jax.jit(jax.grad(loss))(variables["params"]))
     for path, gradient in gradients.items():
         assert np.isfinite(gradient).all(), path
         assert np.abs(gradient).max() > 0, path
