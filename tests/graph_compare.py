@@ -39,7 +39,11 @@ def assert_same_graph(graph: ArchGraph, fixture: dict[str, Any], names: bool = T
 
 
 def assert_isomorphic(
-    colours: Sequence[Hashable], edges: Sequence[Edge], other_colours: Sequence[Hashable], other_edges: Sequence[Edge], name: str
+    colours: Sequence[Hashable],
+    edges: Sequence[Edge],
+    other_colours: Sequence[Hashable],
+    other_edges: Sequence[Edge],
+    name: str,
 ) -> None:
     """Fails unless a bijection of nodes keeps colours and edges."""
     palette: dict[Hashable, int] = {}
@@ -128,7 +132,6 @@ def _assert_same_counts(ours: list[Hashable], theirs: list[Hashable], name: str)
             extra.remove(colour)
         else:
             missing.append(colour)
-    assert not extra and not missing, (
-        f"{name}: {len(extra)} unexpected nodes such as {extra[:_NODES_LISTED]}; "
-        f"{len(missing)} missing nodes such as {missing[:_NODES_LISTED]}"
-    )
+    report = f"{name}: unexpected nodes {extra[:_NODES_LISTED]}, missing nodes {missing[:_NODES_LISTED]}"
+    assert not extra, report
+    assert not missing, report

@@ -6,3 +6,7 @@ from ghn_jax.deepnets.graph import network_graph as network_graph
 from ghn_jax.deepnets.predefined import DARTS as DARTS
 from ghn_jax.deepnets.predefined import VIT as VIT
 from ghn_jax.deepnets.predefined import resnet50_graph as resnet50_graph
+from ghn_jax.deepnets.sampler import Architecture as Architecture
+from ghn_jax.deepnets.sampler import sample_architecture as sample_architecture
+from ghn_jax.deepnets.splits import SPLITS as SPLITS
+from ghn_jax.deepnets.widths import draw_width as draw_width

@@ -1,7 +1,9 @@
 """Architecture graph of a DeepNets-1M network, from its arguments alone (SPEC: target networks, DeepNets-1M)."""
 
+import dataclasses
+
 from ghn_jax.deepnets.builder import GraphBuilder, Value
-from ghn_jax.deepnets.cell_ops import factorised_reduction, operation, relu_conv_norm
+from ghn_jax.deepnets.cell_ops import OPERATIONS, factorised_reduction, relu_conv_norm
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.liveness import LiveCell, live_cells
 from ghn_jax.graphs.arch_graph import ArchGraph
@@ -25,109 +27,103 @@ def build_network(args: NetworkArgs, name: str) -> GraphBuilder:
     """As `network_graph`, before it is made final: the builder knows the cell of every node."""
     live = live_cells(args)
     if live is None:
-        raise ValueError(f"architecture {name!r}: its last cell outputs nothing, all concatenated steps are zero")
-    build = GraphBuilder(name)
-    build.node(Primitive.INPUT)
-    previous, last = _stem(build, args, (live[0].inputs[0], live[0].inputs[1] or len(live) > 1 and live[1].inputs[0]))
+        raise ValueError(
+            f"architecture {name!r}: its last cell outputs nothing, all steps that it concatenates are zero; "
+            "choose a genotype with fewer `none`"
+        )
+    build = GraphBuilder(name, args.norm is not None)
+    stem1_used = live[0].inputs[1] or (len(live) > 1 and live[1].inputs[0])
+    before, last = _stem(build, args, stem1_used)
     reductions = args.reduction_cells
     width = args.C
-    for number, cell in enumerate(live):
+    for number, kept in enumerate(live):
         build.cell = number
         reduces = number in reductions
         width *= args.C_mult if reduces else 1
-        after_reduction = (number - 1) in reductions or (number == 0 and args.stem_type == 1)
-        early = not args.preproc and args.genotype.steps == 1 and number + 1 in reductions
-        output = None
-        if cell.concat:
-            output = _cell(
-                build, args, cell, (previous, last), width * (args.C_mult if early else 1), reduces, after_reduction
-            )
-        previous, last = last, output
-    if last is None:
-        raise ValueError(f"architecture {name!r}: its last cell outputs nothing")
-    _head(build, args, last)
+        after_reduction = number - 1 in reductions if number else args.stem_type == 1
+        widens = number + 1 in reductions and not args.preproc and args.genotype.steps == 1
+        frame = _Frame(
+            width=width * args.C_mult if widens else width,
+            preproc=args.preproc,
+            stride=2 if reduces and not args.is_transformer else 1,
+            shrinks_first=after_reduction and not args.is_transformer,
+        )
+        before, last = last, _cell(build, kept, (before, last), frame) if kept.concat else None
+    if last is not None:
+        _head(build, args, last)
     return build
 
 
-def _stem(build: GraphBuilder, args: NetworkArgs, used: tuple[bool, bool]) -> tuple[Value | None, Value | None]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Frame:
+    """How a cell is set into its network: its width, the stride of ops on its inputs, what is done to its inputs."""
+
+    width: int
+    preproc: bool
+    stride: int
+    shrinks_first: bool
+
+
+def _stem(build: GraphBuilder, args: NetworkArgs, stem1_used: bool) -> tuple[Value, Value | None]:
     """Inputs s0 and s1 of the first cell."""
-    batch_norm = args.norm is not None
-    large, C = args.is_large_image, args.C
+    large, width = args.is_large_image, args.C
     image = Value(0, 3, args.image_size)
     if args.is_transformer:
         kernel = 16 if large else 3
-        x = build.conv(image, ("stem0",), C, (kernel, kernel), size=args.token_grid)
-        x = build.position_table(x, ("pos_enc",))
+        x = build.conv(image, ("stem0",), width, (kernel, kernel), stride=kernel)
+        x = build.add_position_table(x._replace(size=args.token_grid), ("pos_enc",))
         return x, x
+    kernel = (args.ks, args.ks)
     if args.stem_type == 0:
-        x = build.conv(image, ("stem_0",), C * (3 if args.preproc and not large else 1), (args.ks, args.ks), 4 if large else 1)
-        if batch_norm:
-            x = build.norm(x, ("stem_1",))
+        if args.preproc and not large:
+            width *= 3
+        x = build.norm(build.conv(image, ("stem_0",), width, kernel, stride=4 if large else 1), ("stem_1",))
         if args.stem_pool:
-            x = Value(build.node(Primitive.MAX_POOL, x.node, shape=(1, 1, 3, 3)), x.width, -(-x.size // 2))
+            x = build.pool(x, stride=2)
         return x, x
     stride = 2 if large else 1
-    x = build.conv(image, ("stem0_0",), C // 2, (args.ks, args.ks), stride)
-    if batch_norm:
-        x = build.norm(x, ("stem0_1",))
-    x = build.conv(x, ("stem0_3",), C, (3, 3), stride)
-    if batch_norm:
-        x = build.norm(x, ("stem0_4",))
-    if not used[1]:
+    x = build.norm(build.conv(image, ("stem0_0",), width // 2, kernel, stride=stride), ("stem0_1",))
+    x = build.norm(build.conv(x, ("stem0_3",), width, (3, 3), stride=stride), ("stem0_4",))
+    if not stem1_used:
         return x, None
-    y = build.conv(x, ("stem1_1",), C, (3, 3), 2)
-    if batch_norm:
-        y = build.norm(y, ("stem1_2",))
-    return x, y
+    return x, build.norm(build.conv(x, ("stem1_1",), width, (3, 3), stride=2), ("stem1_2",))
 
 
-def _cell(
-    build: GraphBuilder,
-    args: NetworkArgs,
-    cell: LiveCell,
-    inputs: tuple[Value | None, Value | None],
-    width: int,
-    reduces: bool,
-    after_reduction: bool,
-) -> Value:
+def _cell(build: GraphBuilder, kept: LiveCell, inputs: tuple[Value | None, Value | None], frame: _Frame) -> Value:
     """Output of one cell that is used."""
-    batch_norm = args.norm is not None
     prefix = f"cells_{build.cell}"
-    shrinks = after_reduction and not args.is_transformer
+    width = frame.width
     states: list[Value | None] = []
-    for index, (x, used) in enumerate(zip(inputs, cell.inputs, strict=True)):
-        if x is None or not used:
-            states.append(None)
-            continue
-        path = (prefix, f"preprocess{index}")
-        if shrinks and index == 0:
-            if args.preproc:
-                x = factorised_reduction(build, x, path, width, batch_norm)
-            else:
+    for index in (0, 1):
+        x = inputs[index] if kept.inputs[index] else None
+        if x is not None:
+            shrinks = frame.shrinks_first and index == 0
+            if frame.preproc:
+                project = factorised_reduction if shrinks else relu_conv_norm
+                x = project(build, x, (prefix, f"preprocess{index}"), width)
+            elif shrinks:
                 x = x._replace(size=-(-x.size // 2))
-        elif args.preproc:
-            x = relu_conv_norm(build, x, path, width, batch_norm)
         states.append(x)
-    for step in range(len(cell.steps) // 2):
+    for step in range(len(kept.steps) // 2):
         total = None
         for place in (2 * step, 2 * step + 1):
-            kept = cell.steps[place]
-            x = None if kept is None else states[kept[1]]
-            if kept is None or x is None:
-                continue
-            stride = 2 if reduces and kept[1] < 2 and not args.is_transformer else 1
-            y = operation(build, kept[0], x, (prefix, f"ops_{place}"), width, stride, batch_norm)
-            total = y if total is None else build.add(total, y)
+            chosen = kept.steps[place]
+            x = states[chosen[1]] if chosen else None
+            if chosen and x is not None:
+                stride = frame.stride if chosen[1] < 2 else 1
+                y = OPERATIONS[chosen[0]](build, x, (prefix, f"ops_{place}"), width, stride)
+                total = y if total is None else build.add(total, y)
         states.append(total)
-    parts = [states[index] if index is not None else None for index in cell.concat]
-    full = [part for part in parts if part is not None]
-    return build.concat(full, sum(width if part is None else part.width for part in parts))
+    parts = [None if index is None else states[index] for index in kept.concat]
+    return build.concat(
+        [part for part in parts if part is not None], sum(width if part is None else part.width for part in parts)
+    )
 
 
 def _head(build: GraphBuilder, args: NetworkArgs, x: Value) -> None:
     """Pooling or flattening and the classifier."""
     if args.glob_avg:
-        x = Value(build.node(Primitive.GLOB_AVG, x.node), x.width, 1)
+        x = Value(build.node(int(Primitive.GLOB_AVG), x.node), x.width, 1)
     else:
         x = Value(x.node, x.width * x.size**2, 1)
     for layer in range(args.fc_layers - 1):

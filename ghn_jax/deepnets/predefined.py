@@ -59,24 +59,23 @@ def resnet50_graph(num_classes: int = 10, image_size: int = 32, name: str = "Res
     Images up to 112 pixels get a 3x3 stem of stride 1 without max-pool.
     """
     build = GraphBuilder(name)
-    build.node(Primitive.INPUT)
     large = image_size > LARGE_IMAGE_ABOVE
     kernel = (7, 7) if large else (3, 3)
-    x = build.norm(build.conv(Value(0, 3, image_size), ("conv1",), 64, kernel, 2 if large else 1), ("bn1",))
+    x = build.norm(build.conv(Value(0, 3, image_size), ("conv1",), 64, kernel, stride=2 if large else 1), ("bn1",))
     if large:
-        x = Value(build.node(Primitive.MAX_POOL, x.node, shape=(1, 1, 3, 3)), x.width, -(-x.size // 2))
+        x = build.pool(x, stride=2)
     for stage, (width, blocks) in enumerate(_RESNET50_STAGES, start=1):
         for block in range(blocks):
             stride = 2 if stage > 1 and block == 0 else 1
             x = _bottleneck(build, x, f"layer{stage}_{block}", width, stride)
-    x = Value(build.node(Primitive.GLOB_AVG, x.node), x.width, 1)
+    x = Value(build.node(int(Primitive.GLOB_AVG), x.node), x.width, 1)
     build.dense(x, ("fc",), num_classes, classifier=True)
     return build.finish()
 
 
 def _bottleneck(build: GraphBuilder, x: Value, block: str, width: int, stride: int) -> Value:
     y = build.norm(build.conv(x, (block, "conv1"), width), (block, "bn1"))
-    y = build.norm(build.conv(y, (block, "conv2"), width, (3, 3), stride), (block, "bn2"))
+    y = build.norm(build.conv(y, (block, "conv2"), width, (3, 3), stride=stride), (block, "bn2"))
     y = build.norm(build.conv(y, (block, "conv3"), 4 * width), (block, "bn3"))
     if x.width != y.width or stride > 1:
         x = build.conv(x, (block, "downsample_0"), 4 * width, stride=stride)

@@ -15,6 +15,8 @@ from ghn_jax.graphs.vocabulary import Primitive
 MAX_CUTOFF = 250
 """Largest distance that a graph can be asked for: distances are uint8, 0 means no path."""
 
+_PRIMITIVES = tuple(Primitive)
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ArchGraph:
@@ -135,11 +137,12 @@ def _check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Sequ
         loops = np.flatnonzero(edges[:, 0] == edges[:, 1])
         if len(loops):
             raise ValueError(f"architecture {name!r}: cycle, node {edges[loops[0], 0]} is its own successor")
-    for spec in params:
-        if not 0 <= spec.node < count:
-            raise ValueError(
-                f"architecture {name!r}: parameter {spec.name!r} points to node {spec.node}, which is out of range"
-            )
+    nodes = [spec.node for spec in params]
+    if nodes and not (min(nodes) >= 0 and max(nodes) < count):
+        spec = next(spec for spec in params if not 0 <= spec.node < count)
+        raise ValueError(
+            f"architecture {name!r}: parameter {spec.name!r} points to node {spec.node}, which is out of range"
+        )
 
 
 def _check(graph: ArchGraph) -> None:
@@ -157,9 +160,9 @@ def _check(graph: ArchGraph) -> None:
             f"architecture {name!r}: the first node must be its only input, found inputs at {inputs.tolist()}"
         )
     _check_paths(name, types, edges)
-    labels = types.tolist()
+    primitives = [_PRIMITIVES[kind] for kind in types.tolist()]
     for spec in graph.params:
-        spec.check(Primitive(labels[spec.node]), name)
+        spec.check(primitives[spec.node], name)
 
 
 def _check_paths(name: str, types: np.ndarray, edges: np.ndarray) -> None:

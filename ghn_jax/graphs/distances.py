@@ -18,21 +18,20 @@ def shortest_path_distances(edges: np.ndarray, num_nodes: int, cutoff: int) -> n
     Returns:
       uint8 (N, N), [i, j] from i to j; 0 on the diagonal and where there is no path.
     """
-    by_target = np.argsort(edges[:, 1], kind="stable")
-    sources = edges[by_target, 0].tolist()
-    starts = np.searchsorted(edges[by_target, 1], np.arange(num_nodes + 1)).tolist()
+    predecessors: list[list[int]] = [[] for _ in range(num_nodes)]
+    for source, target in edges.tolist():
+        predecessors[target].append(source)
     to = np.full((num_nodes, num_nodes), _FAR, np.int16)  # to[j, i]: distance from i to j
-    for node in range(num_nodes):
-        first, last = starts[node], starts[node + 1]
-        row = to[node]
-        if last - first == 1:
-            source = sources[first]
-            np.add(to[source, :node], 1, out=row[:node])
-        elif last > first:
-            np.minimum(to[sources[first], :node], to[sources[first + 1], :node], out=row[:node])
-            for source in sources[first + 2 : last]:
-                np.minimum(row[:node], to[source, :node], out=row[:node])
-            row[:node] += 1
+    rows = list(to)
+    for node, before in enumerate(predecessors):
+        row = rows[node]
+        if len(before) == 1:
+            np.add(rows[before[0]], 1, out=row)
+        elif before:
+            np.minimum(rows[before[0]], rows[before[1]], out=row)
+            for source in before[2:]:
+                np.minimum(row, rows[source], out=row)
+            np.add(row, 1, out=row)
         row[node] = 0
-    to[to > cutoff] = 0
-    return np.ascontiguousarray(to.T.astype(np.uint8))
+    np.multiply(to, to <= cutoff, out=to)
+    return to.T.astype(np.uint8, order="C")

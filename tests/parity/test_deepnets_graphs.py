@@ -11,7 +11,7 @@ from ghn_jax.deepnets.predefined import DARTS, VIT
 def traced_args(key: str, **changes: int) -> NetworkArgs:
     """Arguments at the width that the graphs of graphs.json.gz were traced at."""
     args = NetworkArgs.from_json(fixture_args()[key], **changes)
-    split = key.split("/")[0]
+    split = key.partition("/")[0]
     if split == "train":  # widths of training nets are drawn at every use; these are the smallest
         return args.replace(C=32, fc_dim=64)
     return args.replace(C=4 * args.C) if split == "wide" else args
