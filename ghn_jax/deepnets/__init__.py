@@ -9,4 +9,7 @@ from ghn_jax.deepnets.predefined import resnet50_graph as resnet50_graph
 from ghn_jax.deepnets.sampler import Architecture as Architecture
 from ghn_jax.deepnets.sampler import sample_architecture as sample_architecture
 from ghn_jax.deepnets.splits import SPLITS as SPLITS
+from ghn_jax.deepnets.stream import ArchitectureStream as ArchitectureStream
+from ghn_jax.deepnets.stream import MetaBatch as MetaBatch
+from ghn_jax.deepnets.stream import in_background as in_background
 from ghn_jax.deepnets.widths import draw_width as draw_width

@@ -52,16 +52,18 @@ def _operation(op: str, into: int, out: int, strided: bool, norm: int) -> int:
         return 6 * into**2 + 7 * into
     if op == "cse":
         return 2 * into * (into // 2) + into // 2 + into
+    return _convolution(op, into, out, norm) if "conv" in op else 0
+
+
+def _convolution(op: str, into: int, out: int, norm: int) -> int:
     if op == "conv_7x1_1x7":
         return 7 * (into + out) * out + norm * out
-    if "conv" not in op:
-        return 0
-    kernel = int(op[-1])
+    area = int(op[-1]) ** 2
     if op.startswith("sep"):
-        return 2 * kernel**2 * into + into**2 + norm * into + into * out + norm * out
+        return 2 * area * into + into**2 + norm * into + into * out + norm * out
     if op.startswith("dil"):
-        return kernel**2 * into + into * out + norm * out
-    return kernel**2 * into * out + norm * out
+        return area * into + into * out + norm * out
+    return area * into * out + norm * out
 
 
 def _head(args: NetworkArgs, width: int) -> int:

@@ -4,6 +4,8 @@ import dataclasses
 
 from ghn_jax.deepnets.genotype import Genotype, NetworkArgs, Step
 
+States = tuple[bool, ...]
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LiveCell:
@@ -20,29 +22,56 @@ class LiveCell:
     concat: tuple[int | None, ...]
 
 
-def live_cells(args: NetworkArgs) -> list[LiveCell] | None:
-    """What is left of each cell; None if the last cell outputs nothing (all its concatenated steps are zero)."""
-    reductions = args.reduction_cells
-    nonzero: list[list[bool]] = []  # of every cell: which of its states (two inputs, then steps) are not zero
-    previous, last = True, True
-    for number in range(args.n_cells):
-        steps, concat = _cell(args.genotype, number in reductions)
-        states = _nonzero_states(steps, previous, last)
-        nonzero.append(states)
-        previous, last = last, any(states[i] for i in concat)
-    if not last:
-        return None
+def reaches_output(args: NetworkArgs) -> bool:
+    """Whether the last cell outputs anything: false if all the steps that it concatenates are zero."""
+    genotype = args.genotype
+    if not any(op == "none" for op, _ in (*genotype.normal, *genotype.reduce)):
+        return True
+    _, concat = _cell(genotype, args.n_cells - 1 in args.reduction_cells)
+    states = _forward(args)[-1]
+    return any(states[i] for i in concat)
 
+
+def live_cells(args: NetworkArgs) -> list[LiveCell] | None:
+    """What is left of each cell; None if the last cell outputs nothing."""
+    if not reaches_output(args):
+        return None
+    reductions = args.reduction_cells
+    nonzero = _forward(args)
     used = [False] * (args.n_cells - 1) + [True]
+    seen: dict[tuple[bool, States], LiveCell] = {}  # most cells of a network are alike
     cells: list[LiveCell] = []
     for number in reversed(range(args.n_cells)):
-        steps, concat = _cell(args.genotype, number in reductions)
-        cell = _used_part(steps, concat, nonzero[number]) if used[number] else _UNUSED
+        key = (number in reductions, nonzero[number])
+        if not used[number]:
+            cell = _UNUSED
+        elif key in seen:
+            cell = seen[key]
+        else:
+            cell = seen[key] = _used_part(*_cell(args.genotype, key[0]), key[1])
         cells.append(cell)
         for offset, needed in zip((2, 1), cell.inputs, strict=True):
             if needed and number >= offset:
                 used[number - offset] = True
     return cells[::-1]
+
+
+def _forward(args: NetworkArgs) -> list[States]:
+    """For every cell, which of its states (two inputs, then steps) are not zero."""
+    reductions = args.reduction_cells
+    seen: dict[tuple[bool, bool, bool], tuple[States, bool]] = {}
+    nonzero: list[States] = []
+    before, last = True, True
+    for number in range(args.n_cells):
+        key = (number in reductions, before, last)
+        if key not in seen:
+            steps, concat = _cell(args.genotype, key[0])
+            states = _nonzero_states(steps, before, last)
+            seen[key] = states, any(states[i] for i in concat)
+        states, output = seen[key]
+        nonzero.append(states)
+        before, last = last, output
+    return nonzero
 
 
 _UNUSED = LiveCell((), (False, False), ())
@@ -54,14 +83,14 @@ def _cell(genotype: Genotype, reduction: bool) -> tuple[tuple[Step, ...], tuple[
     return genotype.normal, genotype.normal_concat
 
 
-def _nonzero_states(steps: tuple[Step, ...], first: bool, second: bool) -> list[bool]:
+def _nonzero_states(steps: tuple[Step, ...], first: bool, second: bool) -> States:
     states = [first, second]
     for (left, i), (right, j) in zip(steps[::2], steps[1::2], strict=True):
         states.append((left != "none" and states[i]) or (right != "none" and states[j]))
-    return states
+    return tuple(states)
 
 
-def _used_part(steps: tuple[Step, ...], concat: tuple[int, ...], nonzero: list[bool]) -> LiveCell:
+def _used_part(steps: tuple[Step, ...], concat: tuple[int, ...], nonzero: States) -> LiveCell:
     used = [False] * len(nonzero)
     for i in concat:
         used[i] = True

@@ -8,7 +8,7 @@ import numpy as np
 from ghn_jax.deepnets.count import parameter_count
 from ghn_jax.deepnets.genotype import OPS, UNTRAINABLE_OPS, Genotype, NetworkArgs, Step
 from ghn_jax.deepnets.graph import network_graph
-from ghn_jax.deepnets.liveness import live_cells
+from ghn_jax.deepnets.liveness import reaches_output
 from ghn_jax.deepnets.predefined import VIT, resnet50_graph
 from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR, WIDE_FACTOR_LARGE_IMAGES, Range, SplitRules, split_rules
 from ghn_jax.deepnets.widths import COUNTED_FC_DIM, draw_evaluation_width
@@ -23,8 +23,6 @@ REJECTIONS = (
     "too many parameters",
 )
 """Why a draw is thrown away and repeated."""
-
-_LARGE_CONVS = ("conv_5x5", "conv_7x7")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,13 +63,23 @@ def sample_architecture(split: str, index: int, seed: int = 0, *, large_images: 
     Raises:
       ValueError: for an unknown split, a negative index or seed, or an index beyond a fixed list.
     """
+    if split == "predefined":
+        if index not in range(split_rules(split).published):
+            raise ValueError(f"split 'predefined' has ResNet-50 (0) and ViT (1), asked for number {index}")
+        return Architecture(split, index, VIT if index else None)
+    args, rejections = sample_args(split, index, seed, large_images=large_images)
+    return Architecture(split, index, args, rejections)
+
+
+def sample_args(
+    split: str, index: int, seed: int = 0, *, large_images: bool = False
+) -> tuple[NetworkArgs, tuple[str, ...]]:
+    """As `sample_architecture`, for the splits that are drawn: arguments and the reasons of rejected draws."""
     rules = split_rules(split)
+    if split == "predefined":
+        raise ValueError("split 'predefined' is a list of two networks, which are not drawn; use sample_architecture")
     if index < 0 or seed < 0:
         raise ValueError(f"index and seed must not be negative, got index {index} and seed {seed}")
-    if split == "predefined":
-        if index >= rules.published:
-            raise ValueError(f"split 'predefined' has {rules.published} architectures, asked for number {index}")
-        return Architecture(split, index, VIT if index else None)
     source = "test" if split == "wide" else split
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(list(SPLITS).index(source), index)))
     rejections: list[str] = []
@@ -83,7 +91,7 @@ def sample_architecture(split: str, index: int, seed: int = 0, *, large_images: 
         args = args.replace(C=args.C * (WIDE_FACTOR_LARGE_IMAGES if large_images else WIDE_FACTOR))
     if rules.evaluated:
         args = draw_evaluation_width(args, rng, width=split != "wide")
-    return Architecture(split, index, args, tuple(rejections))
+    return args, tuple(rejections)
 
 
 def rejection(args: NetworkArgs, max_params: int) -> str | None:
@@ -91,19 +99,15 @@ def rejection(args: NetworkArgs, max_params: int) -> str | None:
     genotype = args.genotype
     cells = ([op for op, _ in genotype.normal], [op for op, _ in genotype.reduce])
     convolutions, gates = genotype.has_op("conv"), genotype.has_op("cse")
-    if gates and not convolutions:
-        return REJECTIONS[0]
-    if max(cell.count("cse") for cell in cells) > 1:
-        return REJECTIONS[1]
-    if max(sum(op in _LARGE_CONVS for op in cell) for cell in cells) > 1:
-        return REJECTIONS[2]
-    if not (convolutions or gates or args.is_transformer):
-        return REJECTIONS[3]
-    if live_cells(args) is None:
-        return REJECTIONS[4]
-    if parameter_count(args) > max_params:
-        return REJECTIONS[5]
-    return None
+    checks = (  # in the order of REJECTIONS; the later ones cost more and run only if needed
+        lambda: gates and not convolutions,
+        lambda: max(cell.count("cse") for cell in cells) > 1,
+        lambda: max(cell.count("conv_5x5") + cell.count("conv_7x7") for cell in cells) > 1,
+        lambda: not (convolutions or gates or args.is_transformer),
+        lambda: not reaches_output(args),
+        lambda: parameter_count(args) > max_params,
+    )
+    return next((reason for reason, check in zip(REJECTIONS, checks, strict=True) if check()), None)
 
 
 def _draw(rules: SplitRules, rng: np.random.Generator) -> NetworkArgs:

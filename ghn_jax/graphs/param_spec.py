@@ -24,6 +24,8 @@ class Role(enum.Enum):
     CLASSIFIER_BIAS = "classifier_bias"
     POSITION = "position"  # learned position table
 
+    __hash__ = object.__hash__  # members are single objects; Enum's own runs in Python, and specs are looked up often
+
 
 KERNEL_ROLES = frozenset({Role.KERNEL, Role.CLASSIFIER_KERNEL, Role.POSITION})
 VECTOR_ROLES = frozenset({Role.SCALE, Role.NORM_BIAS, Role.BIAS, Role.CLASSIFIER_BIAS})
@@ -107,3 +109,28 @@ class ParamSpec:
             raise ValueError(
                 f"{where}: a {self.role.value} cannot be decoded from a {primitive.label} node (node {self.node})"
             )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeptParam:
+    """A parameter leaf that is not predicted and keeps the network's own initialisation.
+
+    Attributes:
+      path: keys of the leaf in the parameter pytree.
+      shape: its shape.
+      reason: why no node of the vocabulary predicts it.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """Path as text."""
+        return "/".join(self.path)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
