@@ -1,0 +1,68 @@
+"""Checkpoints of a run, by orbax: written aside and renamed, so that a kill at any moment leaves whole ones only."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+Tree = TypeVar("Tree")
+
+
+class Checkpoints:
+    """The last `keep_last` checkpoints of a run and the one with the highest metric.
+
+    Each holds the arrays of the training state and a JSON object with the rest: position of the architectures, counters.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep_last: int = 2) -> None:
+        if keep_last < 1:
+            raise ValueError(f"keep_last must be at least 1, got {keep_last}")
+        best = policies.BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False)
+        keep = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best])
+        self._manager = ocp.CheckpointManager(
+            folder.resolve() / "checkpoints",
+            options=ocp.CheckpointManagerOptions(preservation_policy=keep, enable_async_checkpointing=True),
+        )
+
+    def save(self, step: int, state: Any, rest: Mapping[str, Any], metric: float | None = None) -> None:
+        """Starts to save the state after `step` updates; one that is there already is left alone."""
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), rest=ocp.args.JsonSave(dict(rest)))
+        metrics = None if metric is None else {"metric": float(metric)}
+        self._manager.save(step, args=args, metrics=metrics, force=True)
+
+    def latest(self) -> int | None:
+        """Updates that the newest checkpoint holds; None without one."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """The checkpoint with the highest metric, or the newest if none has one."""
+        measured = {s: self._manager.metrics(s) for s in self._manager.all_steps()}
+        scores = {step: _metric(metrics) for step, metrics in measured.items() if metrics}
+        return max(scores, key=lambda step: (scores[step], step)) if scores else self.latest()
+
+    def restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
+        """State with the structure, dtypes and placement of `like`, and the rest.
+
+        Raises:
+          ValueError: without such a checkpoint, or if it has other parameters than `like`.
+        """
+        if step not in self._manager.all_steps():
+            raise ValueError(f"{self._manager.directory} holds no checkpoint of step {step}: {self._manager.all_steps()}")
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), rest=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=args)
+        return restored.state, restored.rest
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _metric(metrics: Mapping[str, float]) -> float:
+    return metrics["metric"]

@@ -1,0 +1,72 @@
+"""The `arch` mesh: every device runs its own share of a meta-batch; gradients are summed by one compiled program.
+
+Works the same for one device, several in one process, and several processes after `jax.distributed.initialize()`: each
+process draws the same meta-batch and takes the shares of its own devices.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Tree = Any
+
+
+def arch_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """One axis, ``arch``, over all devices of all processes (or those given)."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), ("arch",))
+
+
+def local_places(mesh: Mesh) -> list[int]:
+    """Places on the axis of the devices of this process."""
+    return [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+
+
+def shares(costs: Sequence[int], count: int) -> list[list[int]]:
+    """Splits items among `count` devices so that the dearest share is cheap; the same on every process."""
+    loads = [0] * count
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        place = loads.index(min(loads))
+        parts[place].append(item)
+        loads[place] += costs[item]
+    return [sorted(part) for part in parts]
+
+
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
+    """The host's arrays on every device of the mesh."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def place(leaf: Any) -> jax.Array:
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, everywhere, lambda index: value[index])
+
+    return jax.tree.map(place, tree)
+
+
+def copy_on(tree: Tree, device: jax.Device) -> Tree:
+    """The copy of a replicated tree that one device of this process holds."""
+
+    def pick(leaf: jax.Array) -> jax.Array:
+        return next(shard.data for shard in leaf.addressable_shards if shard.device == device)
+
+    # device_put: on a mesh of one device the shards still carry the mesh, and programs would be compiled twice.
+    return jax.device_put(jax.tree.map(pick, tree), device)
+
+
+def stack(trees: Sequence[Tree], mesh: Mesh) -> Tree:
+    """One tree for each local device to arrays with a leading axis of all devices, sharded over it."""
+    sharded = NamedSharding(mesh, PartitionSpec("arch"))
+
+    def join(*leaves: jax.Array) -> jax.Array:
+        shape = (mesh.size, *leaves[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharded, list(leaves))
+
+    return jax.tree.map(join, *[_lifted(tree) for tree in trees])
+
+
+@jax.jit
+def _lifted(tree: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[None], tree)

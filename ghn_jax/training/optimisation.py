@@ -1,0 +1,120 @@
+"""The GHN's optimiser (SPEC: meta-training): clip, L2, Adam, a schedule by epochs, updates skipped when not finite."""
+
+import dataclasses
+from typing import Any, Literal
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Params = Any
+"""Pytree of the GHN's parameters."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """How the GHN is updated.
+
+    Attributes:
+      epochs: passes over the training images.
+      steps: updates; ends the run before `epochs` do. None: epochs decide.
+      learning_rate: of Adam, at the start.
+      milestones: epochs at which the learning rate is multiplied by `decay`.
+      decay: factor at a milestone.
+      schedule: "steps" (by milestones) or "cosine" (to 0 over the run).
+      warmup_steps: updates over which the learning rate rises to its full value.
+      l2: factor of the parameters that is added to the clipped gradient (coupled, not AdamW).
+      clip: largest global norm of the gradient.
+      label_smoothing: of the cross-entropy (ImageNet: 0.1).
+      max_skipped: share of updates that may be skipped because of a loss or gradient that is not finite.
+    """
+
+    epochs: int = 300
+    steps: int | None = None
+    learning_rate: float = 1e-3
+    milestones: tuple[int, ...] = (200, 250)
+    decay: float = 0.1
+    schedule: Literal["steps", "cosine"] = "steps"
+    warmup_steps: int = 0
+    l2: float = 1e-5
+    clip: float = 5.0
+    label_smoothing: float = 0.0
+    max_skipped: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or (self.steps is not None and self.steps < 1):
+            raise ValueError(f"optimiser: epochs and steps must be positive, got {self.epochs}, {self.steps}")
+        if self.learning_rate <= 0 or self.clip <= 0 or self.l2 < 0:
+            raise ValueError("optimiser: learning_rate and clip must be positive and l2 not negative")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.max_skipped <= 1:
+            raise ValueError("optimiser: label_smoothing and max_skipped must lie between 0 and 1")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Updates of the whole run."""
+        by_epochs = self.epochs * steps_per_epoch
+        return by_epochs if self.steps is None else min(self.steps, by_epochs)
+
+    def rate(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of the update after `step` updates."""
+        rise = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
+        if self.schedule == "cosine":
+            total = self.total_steps(steps_per_epoch)
+            return self.learning_rate * rise * 0.5 * (1 + float(np.cos(np.pi * min(step / total, 1))))
+        passed = sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
+        return self.learning_rate * rise * self.decay**passed
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that updates change.
+
+    Attributes:
+      params: of the GHN.
+      moments: state of the optimiser.
+      skipped: int32 (), updates left out because loss or gradient was not finite.
+    """
+
+    params: Params
+    moments: optax.OptState
+    skipped: jax.Array
+
+
+@flax.struct.dataclass
+class UpdateReport:
+    """Scalars of one update: global norm of the raw gradient, and whether the update was made."""
+
+    gradient_norm: jax.Array
+    finite: jax.Array
+
+
+def direction(config: OptimiserConfig) -> optax.GradientTransformation:
+    """Direction of descent, before the learning rate: clip the raw gradient, then L2, then Adam.
+
+    The order is that of the release: `clip_grad_norm_`, then `torch.optim.Adam(weight_decay=..)`.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.l2), optax.scale_by_adam()
+    )
+
+
+def initial_state(config: OptimiserConfig, params: Params) -> TrainState:
+    """State before the first update."""
+    return TrainState(params=params, moments=direction(config).init(params), skipped=jnp.zeros((), jnp.int32))
+
+
+def update(
+    state: TrainState, gradient: Params, loss: jax.Array, rate: jax.Array, config: OptimiserConfig
+) -> tuple[TrainState, UpdateReport]:
+    """One update, or the same state with `skipped` counted if the loss () or the gradient is not finite."""
+    chex.assert_trees_all_equal_shapes(state.params, gradient)
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+    steps, moments = direction(config).update(gradient, state.moments, state.params)
+    params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
+    made = TrainState(params, moments, state.skipped)
+    left_out = state.replace(skipped=state.skipped + 1)
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), made, left_out)
+    return new, UpdateReport(gradient_norm=norm, finite=finite)
