@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ghn_jax.graphs.distances import shortest_path_distances
-from ghn_jax.graphs.param_spec import ParamSpec, Role
+from ghn_jax.graphs.param_spec import KeptParam, ParamSpec, Role
 from ghn_jax.graphs.summary import graph_table
 from ghn_jax.graphs.topology import topological_order
 from ghn_jax.graphs.vocabulary import Primitive
@@ -31,6 +31,7 @@ class ArchGraph:
         window; a row of zeros is "no shape".
       edges: int32 (E, 2), rows (from, to) with from < to, sorted, without duplicates.
       params: the tensors that the architecture needs, in any order.
+      kept: leaves of a traced model that are not predicted.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ArchGraph:
     node_shapes: np.ndarray
     edges: np.ndarray
     params: tuple[ParamSpec, ...]
+    kept: tuple[KeptParam, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -52,6 +54,7 @@ class ArchGraph:
         node_shapes: Sequence[Sequence[int]] | np.ndarray,
         edges: Sequence[tuple[int, int]] | np.ndarray,
         params: Sequence[ParamSpec],
+        kept: Sequence[KeptParam] = (),
     ) -> "ArchGraph":
         """Sorts nodes topologically (the given order wherever it is one already) and renumbers edges and specs.
 
@@ -59,10 +62,12 @@ class ArchGraph:
           ValueError: for a cycle, a node off every path from the input to the last node, an index out of range, more
             than one input, an unknown type or a spec that contradicts its node; names the node and the architecture.
         """
-        types = np.asarray(node_types, np.int8)
-        shapes = np.asarray(node_shapes, np.int32).reshape(-1, 4)
-        pairs = np.asarray(edges, np.int32).reshape(-1, 2)
+        types = np.array(node_types, np.int64)
+        shapes = np.array(node_shapes, np.int32)
+        pairs = np.array(edges, np.int32)
+        pairs = pairs if pairs.size else pairs.reshape(0, 2)
         _check_indices(name, types, pairs, params)
+        types = types.astype(np.int8)
         if len(pairs) and not (pairs[:, 0] < pairs[:, 1]).all():
             order = topological_order(pairs, len(types), name)
             rank = np.empty_like(order)
@@ -74,7 +79,7 @@ class ArchGraph:
         if len(pairs):
             keys = np.unique(pairs[:, 0].astype(np.int64) * len(types) + pairs[:, 1])
             pairs = np.stack([keys // len(types), keys % len(types)], axis=1).astype(np.int32)
-        return cls(name, types, shapes, pairs, tuple(params))
+        return cls(name, types, shapes, pairs, tuple(params), tuple(kept))
 
     @property
     def num_nodes(self) -> int:
@@ -90,6 +95,12 @@ class ArchGraph:
     def num_params(self) -> int:
         """Number of predicted weights."""
         return sum(spec.size for spec in self.params)
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the model's weights that is not predicted, 0 to 1."""
+        kept = sum(leaf.size for leaf in self.kept)
+        return kept / (kept + self.num_params) if kept else 0.0
 
     @functools.cached_property
     def params_by_path(self) -> dict[tuple[str, ...], ParamSpec]:
@@ -128,6 +139,8 @@ def _check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Sequ
     unknown = np.flatnonzero((types < 0) | (types >= len(Primitive)))
     if len(unknown):
         raise ValueError(f"architecture {name!r}: node {unknown[0]} has the unknown type {types[unknown[0]]}")
+    if edges.ndim != 2 or edges.shape[1] != 2:
+        raise ValueError(f"architecture {name!r}: edges must be rows (from, to), got an array of shape {edges.shape}")
     if len(edges):
         outside = np.flatnonzero(((edges < 0) | (edges >= count)).any(axis=1))
         if len(outside):

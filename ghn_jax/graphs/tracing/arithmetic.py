@@ -1,0 +1,209 @@
+"""Sums and products: biases, normalisations, residual sums, gates, layer scales."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from ghn_jax.graphs.tracing import axes as ax
+from ghn_jax.graphs.tracing.builder import GraphBuilder
+from ghn_jax.graphs.tracing.combine import contract, merge_data, shape_of
+from ghn_jax.graphs.tracing.norms import add_parameter, normalise, scale_statistics, shift_norm
+from ghn_jax.graphs.tracing.values import Constant, Data, Statistics, Value, Weight
+from ghn_jax.graphs.tracing.views import Rule
+from ghn_jax.graphs.vocabulary import Primitive
+
+_FOLDED = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "lt": lambda a, b: a < b,
+    "select_n": lambda which, *cases: cases[int(which)],
+}
+
+
+def constant(eqn: Any, values: Sequence[Value]) -> Constant:
+    """Result of an operation on constants: scalars are computed as far as indices need it, roots are noted."""
+    name = eqn.primitive.name
+    known = [v for v in values if isinstance(v, Constant)]
+    if name in ("convert_element_type", "transpose", "copy"):
+        return known[0]
+    if name in _FOLDED and all(v.value is not None for v in known) and not shape_of(eqn.outvars[0]):
+        return Constant(value=_FOLDED[name](*(v.value for v in known)))
+    if not shape_of(eqn.outvars[0]):
+        return Constant()
+    power = eqn.params.get("y") if name == "integer_pow" else None
+    if name == "rsqrt" or (name in ("div", "integer_pow") and known[-1].root and power in (None, -1)):
+        return Constant(inverse_root=True)
+    if name == "pow":
+        return Constant(inverse_root=known[1].value == -0.5, root=known[1].value == 0.5)
+    if name == "sqrt":
+        return Constant(root=True)
+    return Constant(inverse_root=any(v.inverse_root for v in known), root=any(v.root for v in known))
+
+
+def _unary(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    """Square roots of statistics and their reciprocals; everything else is contracted."""
+    value, name = values[0], eqn.primitive.name
+    result = contract(builder, eqn, values)
+    if not isinstance(value, Data) or not isinstance(result, Data) or value.statistics is None:
+        return result
+    power = eqn.params.get("y")
+    if name == "pow" and isinstance(values[1], Constant):
+        power = values[1].value
+    if name == "rsqrt" or (name == "pow" and power == -0.5) or (power == -1 and value.root):
+        return dataclasses.replace(result, inverse_root=True)
+    return dataclasses.replace(result, root=name == "sqrt" or (name == "pow" and power == 0.5))
+
+
+def _multiply(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    first, second = values
+    if isinstance(first, Data) and isinstance(second, Data):
+        return _multiply_data(builder, eqn, first, second)
+    data, other = (first, second) if isinstance(first, Data) else (second, first)
+    if not isinstance(data, Data):
+        return _multiply_weight(builder, eqn, values)
+    if isinstance(other, Weight):
+        return normalise(builder, eqn, data, other)
+    if not isinstance(other, Constant):
+        return contract(builder, eqn, values)
+    return _scaled_by_constant(builder, eqn, data, other.inverse_root)
+
+
+def _multiply_weight(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    """A parameter times a constant; with running statistics it is the scale of a normalisation."""
+    result = contract(builder, eqn, values)
+    running = any(isinstance(v, Constant) and v.inverse_root for v in values)
+    if running and isinstance(result, Weight):
+        return dataclasses.replace(result, normalises=Statistics.BATCH)
+    return result
+
+
+def _scaled_by_constant(builder: GraphBuilder, eqn: Any, data: Data, by_deviation: bool) -> Data:
+    """Data times or over a constant: a sum over space becomes a mean, running statistics normalise."""
+    if data.summed:
+        node = builder.node(Primitive.GLOB_AVG, data.nodes, squeezed=True)
+        return Data(frozenset({node}), data.axes, squeezed=True, statistics=data.statistics)
+    if by_deviation:
+        return dataclasses.replace(data, normalised=Statistics.BATCH, kernel_open=False, norm_open=None)
+    return data if data.axes and len(data.axes) == len(shape_of(eqn.outvars[0])) else _contracted(builder, eqn, data)
+
+
+def _contracted(builder: GraphBuilder, eqn: Any, data: Data) -> Data:
+    """A scalar that a constant broadcasts: nothing is known of its axes."""
+    return merge_data(builder, [data], tuple(((ax.UNKNOWN, n),) for n in shape_of(eqn.outvars[0])))
+
+
+def _multiply_data(builder: GraphBuilder, eqn: Any, first: Data, second: Data) -> Data:
+    for data, factor in ((first, second), (second, first)):
+        spans_more = ax.labels_of(data.axes) > ax.labels_of(factor.axes)
+        if factor.inverse_root and (data.statistics is None or spans_more):
+            return scale_statistics(builder, data, factor)
+    for data, gate in ((first, second), (second, first)):
+        if gate.squeezed and not data.squeezed and not _only_means(builder, gate):
+            return _gate(builder, data, gate)
+    result = merge_data(builder, [first, second], ax.merge(first.axes, second.axes))
+    if first.inverse_root != second.inverse_root and result.statistics is not None:
+        # mean times deviation, on its way to join a bias: remembers the scale
+        return dataclasses.replace(result, scale=first.scale or second.scale)
+    return result
+
+
+def _only_means(builder: GraphBuilder, data: Data) -> bool:
+    return all(builder.nodes[row].primitive is Primitive.GLOB_AVG for row in data.nodes)
+
+
+def _gate(builder: GraphBuilder, data: Data, gate: Data) -> Data:
+    """Squeeze-and-excitation: the mean behind the gate is no node if it drops the spatial axes (SPEC 1)."""
+    seen: set[int] = set()
+    rows = list(gate.nodes)
+    while rows:
+        row = rows.pop()
+        node = builder.nodes[row]
+        if row in seen or not node.squeezed:
+            continue
+        seen.add(row)
+        if node.primitive is not Primitive.GLOB_AVG:
+            rows.extend(node.predecessors)
+        elif node.drops_axes:
+            node.contracted = True
+    row = builder.node(Primitive.CSE, data.nodes | gate.nodes)
+    return Data(frozenset({row}), data.axes)
+
+
+def _divide(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    above, below = values
+    if isinstance(below, Constant):
+        if isinstance(above, Data):
+            return _scaled_by_constant(builder, eqn, above, below.root)
+        result = contract(builder, eqn, values)
+        if below.root and isinstance(result, Weight):
+            return dataclasses.replace(result, normalises=Statistics.BATCH)
+        return result
+    if isinstance(below, Data) and below.root:
+        inverse = dataclasses.replace(below, root=False, inverse_root=True)
+        if isinstance(above, Data):
+            return _multiply_data(builder, eqn, above, inverse)
+        if isinstance(above, Weight):
+            return normalise(builder, eqn, inverse, above)
+        return inverse
+    return contract(builder, eqn, values)
+
+
+def _add(builder: GraphBuilder, eqn: Any, values: Sequence[Value], *, minus: bool = False) -> Value:
+    first, second = values
+    if isinstance(first, Data) and isinstance(second, Data):
+        return _add_data(builder, first, second, minus=minus)
+    data, other = (first, second) if isinstance(first, Data) else (second, first)
+    if not isinstance(data, Data):
+        return _add_weight(builder, eqn, values)
+    if isinstance(other, Weight):
+        if data.statistics is not None and data.scale is not None:
+            return dataclasses.replace(data, shift=other)
+        if minus:
+            builder.keep(other, "subtracted from data, which no layer of the vocabulary does")
+            return contract(builder, eqn, values)
+        return add_parameter(builder, eqn, data, other)
+    if len(data.axes) != len(shape_of(eqn.outvars[0])):
+        return _contracted(builder, eqn, data)
+    return dataclasses.replace(data, summed=False)
+
+
+def _add_weight(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    result = contract(builder, eqn, values)
+    if isinstance(result, Weight) and any(isinstance(v, Constant) for v in values):
+        return dataclasses.replace(result, offset=True)
+    return result
+
+
+def _add_data(builder: GraphBuilder, first: Data, second: Data, *, minus: bool) -> Data:
+    axes = ax.merge(first.axes, second.axes)
+    for data, shift in ((first, second), (second, first)):
+        if data.norm_open is not None and shift.statistics is not None and shift.shift is not None:
+            return shift_norm(builder, data, shift.shift)
+    if minus:
+        result = merge_data(builder, [first, second], axes)
+        if second.statistics is None or result.nodes != first.nodes:
+            return result
+        return dataclasses.replace(  # centring: keeps what is known of the data
+            first, axes=axes, kernel_open=False, root=False, inverse_root=False, statistics=result.statistics
+        )
+    result = merge_data(builder, [first, second], axes)
+    is_open = first.kernel_open and second.kernel_open
+    if len(result.nodes) == 1:
+        return dataclasses.replace(result, kernel_open=is_open)
+    node = builder.node(Primitive.SUM, result.nodes, squeezed=result.squeezed)
+    return Data(
+        frozenset({node}), axes, squeezed=result.squeezed, kernel_open=is_open, scores=result.scores,
+        statistics=result.statistics,
+    )  # fmt: skip
+
+
+RULES: dict[str, Rule] = {
+    "mul": _multiply,
+    "div": _divide,
+    "add": _add,
+    "add_any": _add,
+    "sub": functools.partial(_add, minus=True),
+    **dict.fromkeys(("rsqrt", "sqrt", "pow", "integer_pow"), _unary),
+}

@@ -1,0 +1,86 @@
+"""`trace`: the architecture graph of any JAX model, from its jaxpr."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ghn_jax.graphs.arch_graph import ArchGraph
+from ghn_jax.graphs.tracing.axes import data_axes, leaf_axes
+from ghn_jax.graphs.tracing.builder import GraphBuilder
+from ghn_jax.graphs.tracing.combine import constant_of
+from ghn_jax.graphs.tracing.finish import finish
+from ghn_jax.graphs.tracing.frontends import as_traceable, path_of
+from ghn_jax.graphs.tracing.values import Constant, Data, Leaf, Value, Weight
+from ghn_jax.graphs.tracing.walk import walk
+
+MOST_CHANNELS_FIRST = 4
+"""Images whose second axis is at most this long, and shorter than their last, have channels first."""
+
+
+def trace(
+    model: Any,
+    input_shape: Sequence[int],
+    *,
+    params: Any = None,
+    name: str | None = None,
+    strict: bool = False,
+    call_kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+) -> ArchGraph:
+    """The architecture graph of a model, read from its jaxpr (SPEC 1 and 2).
+
+    Evaluation is abstract: no weight is allocated and nothing is run. Leaves that no layer of the vocabulary covers are
+    listed in `ArchGraph.kept` with the reason.
+
+    Args:
+      model: a Flax linen module, a Flax nnx module (concrete, or abstract from `nnx.eval_shape`), or a function
+        ``(params, images) -> logits``.
+      input_shape: of one image, (H, W, C), or of a batch, (B, H, W, C). Channels may come first.
+      params: for a function its parameters: a pytree of arrays or of `jax.ShapeDtypeStruct`.
+      name: of the architecture; the model's name if None.
+      strict: whether leaves that cannot be predicted are an error.
+      call_kwargs: further arguments of the model's call. Flags such as `train` and `deterministic` are set for
+        evaluation by themselves unless named here.
+      output: picks the logits from what the model returns, where that is more than one array.
+
+    Returns:
+      The graph, its specs in the layout of the model's leaves. Paths are the keys of the parameter pytree as text.
+
+    Raises:
+      ValueError: for a model that cannot be traced, and with `strict` for leaves that cannot be predicted.
+    """
+    name = name or getattr(model, "__name__", None) or type(model).__name__
+    shape = tuple(input_shape) if len(input_shape) == 4 else (2, *input_shape)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    traceable = as_traceable(model, images, params, call_kwargs or {})
+
+    def forward(params: Any, state: Any, x: Any) -> Any:
+        result = traceable.apply(params, state, x)
+        return result if output is None else output(result)
+
+    closed = jax.make_jaxpr(forward)(traceable.params, traceable.state, images)
+    if len(closed.out_avals) != 1:
+        raise ValueError(
+            f"architecture {name!r}: the model returns {len(closed.out_avals)} arrays; "
+            "choose the logits with `output`, such as output=lambda result: result[0]"
+        )
+    builder = GraphBuilder()
+    leaves = [Leaf(path_of(keys), leaf.shape) for keys, leaf in jax.tree_util.tree_leaves_with_path(traceable.params)]
+    values: list[Value] = [Weight(leaf, leaf_axes(leaf.shape)) for leaf in leaves]
+    values += [Constant()] * len(jax.tree.leaves(traceable.state))
+    values.append(Data(frozenset({0}), data_axes(_labels(shape), shape)))
+    (result,) = walk(builder, closed.jaxpr, [constant_of(c) for c in closed.consts], values)
+    graph = finish(builder, result, leaves, name)
+    if strict and graph.kept:
+        lines = "; ".join(f"{leaf.name} {leaf.shape}: {leaf.reason}" for leaf in graph.kept)
+        raise ValueError(f"architecture {name!r}: {len(graph.kept)} leaves cannot be predicted: {lines}")
+    return graph
+
+
+def _labels(shape: Sequence[int]) -> str:
+    """Letters of the input's axes; convolutions correct a wrong guess of the channel axis."""
+    if len(shape) != 4:
+        return "B" + "S" * (len(shape) - 2) + "C" if len(shape) > 1 else "B"
+    return "BCSS" if shape[1] <= MOST_CHANNELS_FIRST and shape[1] < shape[-1] else "BSSC"

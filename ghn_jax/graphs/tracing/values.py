@@ -1,0 +1,105 @@
+"""What the tracer knows about a value of a jaxpr: constant, parameter or data."""
+
+import dataclasses
+import enum
+
+from ghn_jax.graphs.param_spec import Path
+from ghn_jax.graphs.tracing.axes import Axes
+
+
+class Statistics(enum.Enum):
+    """What a mean or variance was taken over, hence which primitive it belongs to."""
+
+    BATCH = "bn"  # over images (or taken from running statistics)
+    EXAMPLE = "ln"  # within one image: layer, group, instance and root-mean-square normalisation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leaf:
+    """A parameter leaf of the model."""
+
+    path: Path
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that depends on neither parameters nor input, running statistics included.
+
+    Attributes:
+      value: the value, where it is a known scalar.
+      inverse_root: vector after a reciprocal square root: the running deviation of a normalisation.
+      root: vector after a square root.
+      window_means: matrix that averages windows of one axis, as in adaptive pooling.
+    """
+
+    value: int | float | bool | None = None
+    inverse_root: bool = False
+    root: bool = False
+    window_means: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weight:
+    """A value computed from parameters only.
+
+    Attributes:
+      leaf: the leaf that it is a view of; None where several leaves were joined.
+      axes: its axes in terms of the leaf's axes.
+      index: position on axes of the leaf that were indexed away, as (axis, position) pairs.
+      others: further leaves that it depends on.
+      part: whether it is a slice that lacks a part of the leaf.
+      offset: whether a constant was added to the leaf.
+      normalises: statistics by whose deviation it was divided (scale / sqrt(variance), with running statistics).
+    """
+
+    leaf: Leaf | None
+    axes: Axes
+    index: tuple[tuple[int, int], ...] = ()
+    others: frozenset[Leaf] = frozenset()
+    part: bool = False
+    offset: bool = False
+    normalises: Statistics | None = None
+
+    @property
+    def leaves(self) -> frozenset[Leaf]:
+        """All leaves that it depends on."""
+        return self.others | {self.leaf} if self.leaf is not None else self.others
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Data:
+    """A value that depends on the input.
+
+    Attributes:
+      nodes: nodes whose outputs it was computed from, everything between being contracted.
+      axes: its axes.
+      squeezed: whether everything in it went through a mean over space.
+      summed: sum over space that a division will turn into a mean.
+      kernel_open: comes straight from kernels, so that a vector added to it is their bias.
+      norm_open: the normalisation node it comes straight from, whose bias may still be added.
+      normalised: statistics by whose deviation it was divided, a scale not yet applied.
+      statistics: whether it is itself a mean, variance or deviation.
+      root, inverse_root: statistics after a square root, a reciprocal square root.
+      scale, shift: parameters multiplied into, added to statistics before they meet the data.
+      scores: product of data with data, as in attention.
+      averaged: axes of space averaged by a constant matrix, as in adaptive pooling.
+    """
+
+    nodes: frozenset[int]
+    axes: Axes
+    squeezed: bool = False
+    summed: bool = False
+    kernel_open: bool = False
+    norm_open: int | None = None
+    normalised: Statistics | None = None
+    statistics: Statistics | None = None
+    root: bool = False
+    inverse_root: bool = False
+    scale: Weight | None = None
+    shift: Weight | None = None
+    scores: bool = False
+    averaged: int = 0
+
+
+Value = Constant | Weight | Data
