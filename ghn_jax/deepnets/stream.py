@@ -1,11 +1,9 @@
 """Architectures for training, drawn as they are needed: no data set file, and a position that can be saved."""
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import itertools
-import multiprocessing
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +13,7 @@ from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.deepnets.splits import split_rules
 from ghn_jax.deepnets.widths import draw_width
+from ghn_jax.deepnets.workers import process_pool
 from ghn_jax.graphs.arch_graph import ArchGraph
 
 
@@ -121,8 +120,7 @@ def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) 
       workers: processes, started afresh (forking a process that runs JAX is not safe).
       ahead: meta-batches being made at a time.
     """
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with process_pool(workers) as pool:
         source = dataclasses.replace(stream)
         starts = itertools.count(stream.position, stream.meta_batch)
         waiting = collections.deque(pool.submit(source.at, start) for start in itertools.islice(starts, ahead))
