@@ -89,10 +89,11 @@ def as_traceable(model: Any, images: jax.ShapeDtypeStruct, params: Any, call_kwa
     Raises:
       ValueError: if the model is none, or a function comes without `params`.
     """
-    flax = sys.modules.get("flax")
-    if flax is not None and isinstance(model, flax.linen.Module):
+    # Nobody holds a module of a library that is not imported yet.
+    linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
+    if linen is not None and isinstance(model, linen.Module):
         return from_linen(model, images, call_kwargs)
-    if flax is not None and isinstance(model, flax.nnx.Module):
+    if nnx is not None and isinstance(model, nnx.Module):
         return from_nnx(model, call_kwargs)
     if not callable(model):
         raise ValueError(f"cannot trace a {type(model).__name__}: give a Flax module or a function (params, images)")

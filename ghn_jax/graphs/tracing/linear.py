@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ghn_jax.graphs.param_spec import Role
 from ghn_jax.graphs.tracing import axes as ax
 from ghn_jax.graphs.tracing.builder import GraphBuilder, NodeShape, letters_of
@@ -30,11 +32,14 @@ def _convolution(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Va
     if isinstance(kernel, Constant):
         return merge_data(builder, [data], tuple(axes))
     sizes = shape_of(eqn.invars[1])
-    out, into, *window = (sizes[d] for d in numbers.rhs_spec)
+    # Spatial axes may be listed in any order; height is the one that comes first in the images.
+    order = [2 + place for place in np.argsort(numbers.lhs_spec[2:])]
+    dimensions = [*numbers.rhs_spec[:2], *(numbers.rhs_spec[place] for place in order)]
+    out, into, *window = (sizes[d] for d in dimensions)
     if len(window) > 2 or eqn.params["batch_group_count"] != 1:
         builder.keep(kernel, f"a convolution over {len(window)} axes is not in the vocabulary")
         return merge_data(builder, [data], tuple(axes))
-    letters = letters_of(kernel, zip((kernel.axes[d] for d in numbers.rhs_spec), "OIHW", strict=False))
+    letters = letters_of(kernel, zip((kernel.axes[d] for d in dimensions), "OIHW", strict=False))
     primitive = Primitive.CONV
     if eqn.params["feature_group_count"] > 1:
         dilated = all(d > 1 for d in eqn.params["rhs_dilation"])
