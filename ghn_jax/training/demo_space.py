@@ -4,11 +4,15 @@ What costs time from a cold start is compiling, once for every distinct layer an
 cells of DeepNets-1M but few kernel sizes, one width and one image size.
 """
 
+import dataclasses
 import hashlib
 import json
 
-from ghn_jax.deepnets.genotype import Genotype, NetworkArgs, Step
-from ghn_jax.deepnets.sampler import sample_architecture
+from ghn_jax.deepnets import ArchitectureStream, Genotype, MetaBatch, NetworkArgs, network_graph
+from ghn_jax.deepnets.genotype import Step
+from ghn_jax.deepnets.liveness import live_cells
+from ghn_jax.deepnets.sampler import sample_args
+from ghn_jax.graphs import ArchGraph
 
 TEST_SHARE = 5
 """One architecture in so many is kept for testing, by a hash of its arguments: training can never draw it."""
@@ -22,22 +26,53 @@ _SIMPLER = {
     "avg_pool_3x3": "max_pool_3x3",
 }
 
+_CANDIDATES = 1_000
+"""Indices of DeepNets-1M tried for one position; each is usable with probability 1/5 or more."""
 
-def demo_architecture(index: int, seed: int, width: int, image_size: int, num_classes: int) -> NetworkArgs | None:
-    """Architecture `index` of DeepNets-1M's training split, simplified; None if too little of it is left.
+
+@dataclasses.dataclass
+class DemoStream(ArchitectureStream):
+    """As `ArchitectureStream`, from the demo's space.
+
+    Attributes:
+      width: C of all networks.
+      tests: whether architectures are those kept for testing.
+    """
+
+    width: int = 16
+    tests: bool = False
+
+    def at(self, position: int) -> MetaBatch | None:
+        """The meta-batch that begins at a position, None if it has too many nodes; does not move the stream."""
+        made = [self._architecture(place) for place in range(position, position + self.meta_batch)]
+        args, graphs = zip(*made, strict=True)
+        if sum(graph.num_nodes for graph in graphs) > self.max_nodes:
+            return None
+        return MetaBatch(position, position + self.meta_batch, args, graphs)
+
+    def _architecture(self, position: int) -> tuple[NetworkArgs, ArchGraph]:
+        for index in range(position * _CANDIDATES, (position + 1) * _CANDIDATES):
+            args = simplified(sample_args(self.split, index, self.seed)[0])
+            if args is not None and is_test(args) == self.tests:
+                args = args.replace(C=self.width, num_classes=self.num_classes, image_size=self.image_size)
+                return args, network_graph(args, f"demo-{self.split}/{index}")
+        raise ValueError(f"no architecture of the demo among the {_CANDIDATES} candidates of position {position}")
+
+
+def simplified(args: NetworkArgs) -> NetworkArgs | None:
+    """A network of the demo made from one of DeepNets-1M, or None if it is not used.
 
     2 to 5 cells of at most 2 steps, 3 x 3 and 1 x 1 kernels, constant width, always BN and global mean, one linear layer.
     """
-    args = sample_architecture("train", index, seed).args
-    if args is None or args.genotype.steps > 2 or args.is_transformer:
-        return None
     genotype = args.genotype
-    return args.replace(
-        genotype=Genotype(
-            _simplify(genotype.normal), genotype.normal_concat, _simplify(genotype.reduce), genotype.reduce_concat
-        ),
+    if genotype.steps > 2 or args.is_transformer:
+        return None
+    simpler = Genotype(
+        _simplify(genotype.normal), genotype.normal_concat, _simplify(genotype.reduce), genotype.reduce_concat
+    )
+    small = args.replace(
+        genotype=simpler,
         n_cells=2 + args.n_cells % 4,
-        C=width,
         C_mult=1,
         ks=3,
         stem_type=0,
@@ -46,9 +81,8 @@ def demo_architecture(index: int, seed: int, width: int, image_size: int, num_cl
         norm="bnorm",
         glob_avg=True,
         fc_layers=1,
-        num_classes=num_classes,
-        image_size=image_size,
     )
+    return None if live_cells(small) is None else small
 
 
 def _simplify(steps: tuple[Step, ...]) -> tuple[Step, ...]:

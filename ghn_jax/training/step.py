@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ghn_jax.hypernet.ghn import GHN
-from ghn_jax.hypernet.prediction import predict_with_vjp
+from ghn_jax.deepnets import MetaBatch
+from ghn_jax.hypernet import GHN, predict_with_vjp
 from ghn_jax.images import Batch
+from ghn_jax.networks import network_plan
 from ghn_jax.networks.runner import Runner
 from ghn_jax.training import devices
-from ghn_jax.training.meta_batch import Architecture, MetaBatch
 from ghn_jax.training.optimisation import OptimiserConfig, TrainState, UpdateReport, update
+from ghn_jax.training.rehearsal import Rehearsal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class StepReport:
       accuracy: mean top-1 over all networks and images, in [0, 1].
       gradient_norm: global norm of the raw gradient.
       finite: whether the update was made; it is left out if loss or gradient are not finite.
-      local_losses: (architecture, its loss) of the networks that this process ran.
+      local_losses: place in the meta-batch and loss of the networks that this process ran.
       ghn_seconds, nets_seconds, seconds: wall-clock of the prediction and its way back, of the networks, of everything.
     """
 
@@ -38,7 +39,7 @@ class StepReport:
     accuracy: float
     gradient_norm: float
     finite: bool
-    local_losses: tuple[tuple[Architecture, float], ...]
+    local_losses: dict[int, float]
     ghn_seconds: float
     nets_seconds: float
     seconds: float
@@ -49,7 +50,7 @@ class _Share:
     """Of one device: sums over its networks, on that device, and the parts of the time."""
 
     sums: dict[str, Any]
-    losses: list[tuple[Architecture, jax.Array]]
+    losses: dict[int, jax.Array]
     ghn_seconds: float
     nets_seconds: float
 
@@ -61,6 +62,7 @@ class MetaStep:
       ghn: the hypernetwork.
       config: of the optimiser.
       mesh: devices that share the architectures of a meta-batch.
+      params: weights of the hypernetwork, or anything of their shapes.
       dtype: type that networks compute in (the GHN computes in float32).
       threads: networks that one device runs side by side.
       timed: whether to wait after each part, so that the parts of the time are true; costs some overlap.
@@ -71,6 +73,7 @@ class MetaStep:
         ghn: GHN,
         config: OptimiserConfig,
         mesh: Mesh,
+        params: Any,
         dtype: Any = jnp.float32,
         threads: int = 1,
         timed: bool = False,
@@ -79,6 +82,7 @@ class MetaStep:
         self._dtype, self._threads, self._timed = dtype, threads, timed
         places = devices.local_places(mesh)
         self._runners = {place: Runner(device=_named(mesh, place)) for place in places}
+        self._rehearsals = {place: Rehearsal(ghn, params, mesh.devices.flat[place]) for place in places}
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._update = jax.jit(
             functools.partial(_combine, config=config), donate_argnums=0, out_shardings=(everywhere, everywhere)
@@ -89,12 +93,18 @@ class MetaStep:
         """One for each device of this process."""
         return list(self._runners.values())
 
-    def warm(self, batches: Sequence[MetaBatch], image_shape: tuple[int, ...], threads: int = 1) -> None:
-        """Compiles ahead the layers that this process needs for the meta-batches; safe in background threads."""
-        for batch in batches:
-            for place, runner in self._runners.items():
-                plans = [batch.architectures[i].plan for i in self._shares(batch)[place]]
-                runner.warm(plans, image_shape, dtype=self._dtype, threads=threads)
+    def warm(self, batch: MetaBatch, image_shape: tuple[int, ...]) -> None:
+        """Compiles ahead what this process needs for a meta-batch and lacks; safe in background threads.
+
+        Layers are compiled without being run. The hypernetwork's own programs are rehearsed on zero cotangents, when a
+        kind of tensor or a number of nodes comes up that none of the meta-batches before had.
+        """
+        for place, runner in self._runners.items():
+            part = self._shares(batch)[place]
+            if not part:
+                continue
+            self._rehearsals[place].prepare([batch.graphs[i] for i in part])
+            runner.warm([network_plan(batch.args[i]) for i in part], image_shape, dtype=self._dtype)
 
     def __call__(
         self, state: TrainState, batch: MetaBatch, images: Batch, rate: float, key: jax.Array
@@ -120,10 +130,10 @@ class MetaStep:
         else:
             with ThreadPoolExecutor(len(places)) as pool:
                 shares = list(pool.map(run, places))
-        count = len(batch.architectures)
+        count = len(batch.graphs)
         sums = devices.stack([share.sums for share in shares], self.mesh)
         new, (report, loss, correct) = self._update(state, sums, np.float32(count), np.float32(rate))
-        losses = tuple((a, float(loss)) for share in shares for a, loss in share.losses)
+        losses = {i: float(own) for share in shares for i, own in share.losses.items()}
         seconds = time.perf_counter
         result = StepReport(
             loss=float(loss),
@@ -138,7 +148,7 @@ class MetaStep:
         return new, result
 
     def _shares(self, batch: MetaBatch) -> list[list[int]]:
-        return devices.shares([a.graph.num_nodes for a in batch.architectures], self.mesh.size)
+        return devices.shares([graph.num_nodes for graph in batch.graphs], self.mesh.size)
 
     def _run_share(
         self, place: int, state: TrainState, batch: MetaBatch, part: list[int], images: Batch, key: jax.Array
@@ -150,18 +160,18 @@ class MetaStep:
         if not part:
             zero = jnp.zeros(())
             sums = {"gradient": jax.tree.map(jnp.zeros_like, params), "loss": zero, "correct": zero}
-            return _Share(jax.device_put(sums, device), [], 0.0, 0.0)
-        chosen = [batch.architectures[i] for i in part]
+            return _Share(jax.device_put(sums, device), {}, 0.0, 0.0)
         pixels, labels = jax.device_put(images, device)
         clock = _Clock(self._timed)
-        predicted, vjp = predict_with_vjp(self.ghn, {"params": params}, [a.graph for a in chosen])
+        prepared = self._rehearsals[place].take([batch.graphs[i] for i in part])
+        predicted, vjp = predict_with_vjp(self.ghn, {"params": params}, prepared)
         clock.lap("ghn", predicted)
 
-        def one(item: tuple[int, Architecture, Any]) -> tuple[jax.Array, jax.Array, dict]:
-            number, architecture, own = item
+        def one(item: tuple[int, Any]) -> tuple[jax.Array, jax.Array, dict]:
+            number, own = item
             rng = jax.device_put(jax.random.fold_in(key, number), device)
             return runner.loss_and_grads(
-                architecture.plan,
+                network_plan(batch.args[number]),
                 own,
                 pixels,
                 labels,
@@ -171,7 +181,7 @@ class MetaStep:
                 dtype=self._dtype,
             )
 
-        items = list(zip(part, chosen, predicted, strict=True))
+        items = list(zip(part, predicted, strict=True))
         del predicted
         if self._threads == 1 or len(items) == 1:
             results = [one(item) for item in items]
@@ -184,8 +194,8 @@ class MetaStep:
         total, correct = _sum_results(losses, tuple(logits for _, logits, _ in results), labels)
         clock.lap("ghn", gradient)
         sums = {"gradient": gradient, "loss": total, "correct": correct}
-        named = list(zip(chosen, losses, strict=True))
-        return _Share(jax.device_put(sums, device), named, clock.parts["ghn"], clock.parts["nets"])
+        own_losses = dict(zip(part, losses, strict=True))
+        return _Share(jax.device_put(sums, device), own_losses, clock.parts["ghn"], clock.parts["nets"])
 
 
 class _Clock:

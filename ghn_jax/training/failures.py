@@ -1,0 +1,63 @@
+"""Steps whose loss or gradient was not finite: written down with everything needed to repeat them."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from ghn_jax.deepnets import MetaBatch
+from ghn_jax.training.step import StepReport
+
+FIRST_JUDGED = 20
+"""Updates before the share of skipped ones is judged."""
+
+
+class TooManySkippedError(RuntimeError):
+    """A run in which too many updates were not finite."""
+
+
+def record_failure(
+    folder: pathlib.Path, step: int, seed: int, params: Any, batch: MetaBatch, report: StepReport
+) -> pathlib.Path:
+    """Writes ``failures/step-N.json`` (architectures, their losses, keys) and the GHN's weights beside it.
+
+    To repeat the step: build `deepnets.NetworkArgs.from_json` of every architecture, predict with the weights of
+    the ``.npz``, and run them on training batch `step` of `seed` with the key ``fold_in(key(seed), step)``.
+    """
+    folder = folder / "failures"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step}-process-{jax.process_index()}.json"
+    weights = {jax.tree_util.keystr(k): np.asarray(leaf) for k, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    np.savez(path.with_suffix(".npz"), **weights)
+    nets = [
+        {
+            "name": batch.graphs[place].name,
+            "loss": repr(loss),
+            "args": batch.args[place].to_json(),
+            "num_classes": batch.args[place].num_classes,
+            "image_size": batch.args[place].image_size,
+        }
+        for place, loss in report.local_losses.items()
+    ]
+    data = {
+        "step": step,
+        "seed": seed,
+        "architecture_position": batch.start,
+        "loss": repr(report.loss),
+        "gradient_norm": repr(report.gradient_norm),
+        "networks": nets,
+        "weights": path.with_suffix(".npz").name,
+    }
+    path.write_text(json.dumps(data, indent=1) + "\n")
+    return path
+
+
+def judge(skipped: int, steps: int, largest_share: float, path: pathlib.Path) -> None:
+    """Raises TooManySkippedError, naming the last failure's file, once more than the allowed share was skipped."""
+    if steps >= FIRST_JUDGED and skipped > largest_share * steps:
+        raise TooManySkippedError(
+            f"{skipped} of {steps} updates had a loss or gradient that is not finite, more than the allowed share of "
+            f"{largest_share:.1%}; the last one can be repeated from {path}"
+        )

@@ -1,0 +1,115 @@
+"""The meta-training loop."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ghn_jax.deepnets import MetaBatch
+from ghn_jax.hypernet import GHN, prepare
+from ghn_jax.images import ImageSet, ImageStream, load_images, train_batches
+from ghn_jax.training import devices
+from ghn_jax.training.ahead import CompiledAhead
+from ghn_jax.training.architectures import training_stream
+from ghn_jax.training.bookkeeping import Bookkeeper
+from ghn_jax.training.checkpoints import Checkpoints
+from ghn_jax.training.config import TrainConfig, check_resumable, save_config
+from ghn_jax.training.optimisation import initial_state
+from ghn_jax.training.step import MetaStep
+from ghn_jax.training.validation import Validator
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainResult:
+    """A run that ended.
+
+    Attributes:
+      config: resolved.
+      ghn: the hypernetwork.
+      params: its weights, on the host.
+      images: the image set.
+      steps: updates made (or skipped) in all.
+      finished: whether it came to its configured end; False if a signal ended it.
+    """
+
+    config: TrainConfig
+    ghn: GHN
+    params: Any
+    images: ImageSet | ImageStream
+    steps: int
+    finished: bool
+
+
+def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
+    """Loads the images and fills in what depends on them: number of classes and image size."""
+    wanted = config.images
+    images = load_images(wanted.dataset, wanted.image_size, wanted.data_dir, wanted.image_workers)
+    return dataclasses.replace(
+        config,
+        images=dataclasses.replace(wanted, image_size=images.image_size),
+        ghn=config.ghn.replace(num_classes=images.num_classes),
+    ), images
+
+
+def initialise(config: TrainConfig) -> tuple[GHN, Any]:
+    """The hypernetwork of a resolved configuration and its random weights, which depend on the seed alone."""
+    ghn = GHN(config.ghn)
+    sample = next(_stream(config, 0, workers=0))
+    batch = prepare(config.ghn, sample.graphs[:1]).batch
+    program = jax.jit(lambda key: ghn.init(key, batch, method=GHN.initialise))
+    return ghn, program(jax.random.key(config.run.seed))["params"]
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Trains, or goes on where a run in the same folder stopped, until the configured end.
+
+    Raises:
+      ValueError: for images that cannot be had, or a folder that holds a run of another configuration.
+      TooManySkippedError: if too many updates are not finite.
+    """
+    config, images = resolve(config)
+    check_resumable(config)
+    batches = train_batches(images, config.images.batch_size, config.run.seed)
+    mesh = devices.arch_mesh()
+    ghn, params = initialise(config)
+    state = devices.replicate(initial_state(config.optimiser, params), mesh)
+    checkpoints = Checkpoints(config.run_dir, config.run.keep_last)
+    first, position = 0, 0
+    if (latest := checkpoints.latest()) is not None:
+        state, rest = checkpoints.restore(latest, state)
+        first, position = latest, int(rest["position"])
+    if jax.process_index() == 0:
+        save_config(config, config.run_dir)
+    step = MetaStep(ghn, config.optimiser, mesh, params, jnp.dtype(config.run.dtype), config.run.threads)
+    shape = (config.images.batch_size, images.image_size, images.image_size, 3)
+    ahead = CompiledAhead(
+        _stream(config, position, config.architectures.sampler_workers),
+        step,
+        shape,
+        config.run.compile_ahead,
+        config.run.compile_threads,
+    )
+    books = Bookkeeper(config, step, checkpoints, Validator(config, ghn, images), batches.steps_per_epoch, first)
+    total = config.optimiser.total_steps(batches.steps_per_epoch)
+    root = jax.random.key(config.run.seed)
+    done = first
+    try:
+        with books:
+            while done < total and not books.stop:
+                batch = ahead.next()
+                rate = config.optimiser.rate(done, batches.steps_per_epoch)
+                state, report = step(state, batch, batches.batch(done), rate, jax.random.fold_in(root, done))
+                books.after_step(done, state, batch, report, rate, ahead.waited)
+                done += 1
+    finally:
+        ahead.close()
+        checkpoints.close()
+    local = devices.copy_on(state.params, jax.local_devices()[0])
+    return TrainResult(config, ghn, jax.device_get(local), images, done, not books.interrupted)
+
+
+def _stream(config: TrainConfig, position: int, workers: int) -> Any:
+    architectures = dataclasses.replace(config.architectures, sampler_workers=workers)
+    size = config.images.image_size
+    return training_stream(architectures, config.run.seed, config.ghn.num_classes, size or 32, position)

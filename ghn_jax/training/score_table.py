@@ -1,0 +1,62 @@
+"""Tables and files of scores."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from ghn_jax.training.evaluation import Score
+
+
+def summary_table(scores: Sequence[Score], chance: float) -> str:
+    """Mean, standard error over architectures and maximum of each way of initialising, in per cent.
+
+    Raises:
+      ValueError: without scores.
+    """
+    if not scores:
+        raise ValueError("a table needs at least one score")
+    rows = [("parameters", "top-1 mean", "std. error", "top-1 max", "top-5 mean")]
+    ways = [("predicted", [s.top1 for s in scores], [s.top5 for s in scores])]
+    he1, he5 = ([s.he_top1 for s in scores], [s.he_top5 for s in scores])
+    if None not in he1:
+        ways.append(("He init", [v for v in he1 if v is not None], [v for v in he5 if v is not None]))
+    for name, top1, top5 in ways:
+        error = np.std(top1, ddof=1) / np.sqrt(len(top1)) if len(top1) > 1 else 0.0
+        rows.append((name, *(f"{100 * float(v):.1f}" for v in (np.mean(top1), error, np.max(top1), np.mean(top5)))))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    seconds = [s.seconds for s in scores]
+    lines.append(
+        f"{len(scores)} architectures ({min(s.nodes for s in scores)} to {max(s.nodes for s in scores)} nodes, "
+        f"{min(s.params for s in scores):,} to {max(s.params for s in scores):,} weights); chance {100 * chance:.1f}; "
+        f"one prediction took {1000 * float(np.median(seconds)):.0f} ms (median), {1000 * max(seconds):.0f} ms at most"
+    )
+    return "\n".join(lines)
+
+
+def append_score(path: pathlib.Path, score: Score) -> None:
+    """One JSON line more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(dataclasses.asdict(score)) + "\n")
+
+
+def read_scores(path: pathlib.Path) -> list[Score]:
+    """Scores of a file, none if it does not exist; a last line cut short by a kill is removed from it.
+
+    Raises:
+      ValueError: for a file of something else.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    try:
+        return [Score(**json.loads(line)) for line in whole.splitlines()]
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no file of scores: {error}") from error
