@@ -13,21 +13,6 @@ from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
 
 RULES = {**views.RULES, **arithmetic.RULES, **linear.RULES, **pooling.RULES}
 
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "shard_map": "jaxpr",
-}
-"""Operations that only call another jaxpr, and the parameter that holds it."""
-
-
 def walk(builder: GraphBuilder, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
     """Values of the outputs of an open `jaxpr` from those of its constants and inputs."""
     known: dict[Any, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
@@ -51,17 +36,26 @@ def _read(known: Mapping[Any, Value], variable: Any) -> Value:
 def _apply(builder: GraphBuilder, eqn: Any, values: list[Value]) -> Value | list[Value]:
     """Outputs of one equation; one value stands for all of them."""
     name = eqn.primitive.name
-    if name in _CALLS:
-        return _call(builder, eqn.params[_CALLS[name]], values)
-    if name == "scan":
-        return _scan(builder, eqn, values)
-    if name == "cond":
-        return _cond(builder, eqn, values)
-    if name == "while":
-        return _while(builder, eqn, values)
+    if name in _CONTROL:
+        return _CONTROL[name](builder, eqn, values)
+    called = _called(eqn)
+    if called is not None:
+        return _call(builder, called, values)
     if all(isinstance(v, Constant) for v in values):
         return arithmetic.constant(eqn, values)
     return RULES.get(name, contract)(builder, eqn, values)
+
+
+def _called(eqn: Any) -> Any:
+    """The jaxpr that an equation only calls: of jit, remat, custom_jvp, custom_vjp and whatever else takes one."""
+    for parameter in eqn.params.values():
+        jaxpr = getattr(parameter, "jaxpr", parameter)
+        if hasattr(jaxpr, "eqns") and all(
+            [shape_of(v) for v in ours] == [shape_of(v) for v in theirs]
+            for ours, theirs in ((eqn.invars, jaxpr.invars), (eqn.outvars, jaxpr.outvars))
+        ):
+            return parameter
+    return None
 
 
 def _call(builder: GraphBuilder, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
@@ -154,3 +148,6 @@ def _contract_all(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> l
         return [result] * len(eqn.outvars)
     shapes = [shape_of(v) for v in eqn.outvars]
     return [dataclasses.replace(result, axes=tuple(((UNKNOWN, n),) for n in shape)) for shape in shapes]
+
+
+_CONTROL = {"scan": _scan, "cond": _cond, "while": _while}
