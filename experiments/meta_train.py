@@ -34,7 +34,7 @@ from ghn_jax.training.validation import final_evaluation
 
 def set_up(run: RunConfig) -> None:
     """Settings of the whole process: compilation cache and the other processes of the run."""
-    if run.compilation_cache and not jax.config.jax_compilation_cache_dir:
+    if run.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(run.compilation_cache).expanduser()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -21,6 +21,7 @@ class CompiledAhead:
         source: Iterator[MetaBatch],
         step: MetaStep,
         image_shape: tuple[int, ...],
+        *,
         ahead: int,
         threads: int,
     ) -> None:

@@ -44,13 +44,13 @@ def _run(
     values, found = {IMAGES: images}, {}
     for call in plan.calls:
         inputs = tuple(values[i] for i in call.inputs)
-        shapes = traverse_util.flatten_dict(_initial(call.layer, tuple(x.shape for x in inputs)))
+        shapes: dict[Path, Any] = traverse_util.flatten_dict(_initial(call.layer, tuple(x.shape for x in inputs)))
         own = {path[1:]: params[(*call.prefix, *path[1:])] for path in shapes if path[0] == "params"}
         names = [path[1:] for path in shapes if path[0] == "batch_stats"]
-        given = {
-            name: jax.numpy.zeros(shapes[("batch_stats", *name)].shape) if stats is None else stats[(*call.prefix, *name)]
-            for name in names
-        }
+        if stats is None:
+            given = {name: jnp.zeros(shapes[("batch_stats", *name)].shape) for name in names}
+        else:
+            given = {name: stats[(*call.prefix, *name)] for name in names}
         program = _layer(call.layer, stats is None and bool(names))
         output, changed = program(traverse_util.unflatten_dict(own), traverse_util.unflatten_dict(given), inputs)
         values[call.output] = output
@@ -58,9 +58,7 @@ def _run(
     return values[plan.output], found
 
 
-def estimate_statistics(
-    args: NetworkArgs, params: Mapping[Path, jax.Array], batches: Iterable[jax.Array]
-) -> FlatStats:
+def estimate_statistics(args: NetworkArgs, params: Mapping[Path, jax.Array], batches: Iterable[jax.Array]) -> FlatStats:
     """Mean over batches of images (B, H, W, 3) of the mean and the unbiased variance at every BN layer.
 
     Raises:

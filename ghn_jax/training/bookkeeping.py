@@ -37,6 +37,7 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
         step: MetaStep,
         checkpoints: Checkpoints,
         validator: Validator,
+        *,
         steps_per_epoch: int,
         first: int,
     ) -> None:
@@ -71,7 +72,7 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
         self._signalled = True
 
     def after_step(
-        self, number: int, state: TrainState, batch: MetaBatch, report: StepReport, rate: float, waited: float
+        self, number: int, state: TrainState, batch: MetaBatch, report: StepReport, *, rate: float, waited: float
     ) -> None:
         """Everything that belongs to update `number` (from 0), already made.
 
@@ -121,7 +122,7 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
 
     def _fail(self, number: int, state: TrainState, batch: MetaBatch, report: StepReport) -> None:
         params = devices.copy_on(state.params, jax.local_devices()[0])
-        path = record_failure(self._config.run_dir, number, self._config.run.seed, params, batch, report)
+        path = record_failure(self._config.run_dir, number, params, batch, report, seed=self._config.run.seed)
         if self._progress is not None:
             self._progress.say(f"update {number} skipped, loss {report.loss}: {path}")
         local = devices.copy_on(state.skipped, jax.local_devices()[0])
@@ -133,10 +134,9 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
         if self._writer is not None and self._progress is not None:
             found = self._validator(devices.copy_on(state.params, jax.local_devices()[0]))
             self._writer.write("validation", number, found)
-            self._progress.say(
-                f"update {number + 1}: unseen architectures {100 * found['top1']:.1f} +- {100 * found['error']:.1f} % top-1"
-            )
             top1 = found["top1"]
+            shown = f"{100 * top1:.1f} +- {100 * found['error']:.1f} %"
+            self._progress.say(f"update {number + 1}: unseen architectures {shown} top-1")
         if jax.process_count() > 1:
             top1 = float(multihost_utils.broadcast_one_to_all(np.float32(top1)))
         return top1

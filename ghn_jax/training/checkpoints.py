@@ -14,7 +14,7 @@ Tree = TypeVar("Tree")
 class Checkpoints:
     """The last `keep_last` checkpoints of a run and the one with the highest metric.
 
-    Each holds the arrays of the training state and a JSON object with the rest: position of the architectures, counters.
+    Each holds the arrays of the training state and a JSON object with the rest, such as the architectures' position.
     """
 
     def __init__(self, folder: pathlib.Path, keep_last: int = 2) -> None:
@@ -52,10 +52,11 @@ class Checkpoints:
           ValueError: without such a checkpoint, or if it has other parameters than `like`.
         """
         if step not in self._manager.all_steps():
-            raise ValueError(f"{self._manager.directory} holds no checkpoint of step {step}: {self._manager.all_steps()}")
+            there = sorted(self._manager.all_steps())
+            raise ValueError(f"{self._manager.directory} holds no checkpoint of step {step}, only of {there}")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target), rest=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=args)
+        restored: Any = self._manager.restore(step, args=args)
         return restored.state, restored.rest
 
     def close(self) -> None:

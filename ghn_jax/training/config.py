@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.training.optimisation import OptimiserConfig
@@ -13,13 +13,20 @@ Preset = Literal["ghn2", "ghn1", "mlp", "demo"]
 CONFIG_FILE = "config.json"
 
 
+class Task(NamedTuple):
+    """What networks are for: K classes, images of a height and width."""
+
+    num_classes: int
+    image_size: int
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageConfig:
     """Images that networks are trained on.
 
     Attributes:
-      dataset: digits (embedded), any tensorflow-datasets image classification set (cifar10, cifar100, imagenet2012, ..) or
-        folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*.
+      dataset: digits (embedded), any tensorflow-datasets image classification set (cifar10, cifar100,
+        imagenet2012, ..) or folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*.
       data_dir: folder of prepared tensorflow-datasets sets; default ~/tensorflow_datasets.
       image_size: height and width to resize to; default: the set's own.
       batch_size: images B, shared by all networks of a meta-batch.
@@ -118,11 +125,18 @@ class TrainConfig:
     """
 
     preset: Preset = "ghn2"
-    images: ImageConfig = ImageConfig()
-    architectures: ArchitectureConfig = ArchitectureConfig()
-    ghn: GHNConfig = GHNConfig()
-    optimiser: OptimiserConfig = OptimiserConfig()
-    run: RunConfig = RunConfig()
+    images: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    architectures: ArchitectureConfig = dataclasses.field(default_factory=ArchitectureConfig)
+    ghn: GHNConfig = dataclasses.field(default_factory=GHNConfig)
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    @property
+    def task(self) -> Task:
+        """Classes and image size, of a resolved configuration."""
+        if self.images.image_size is None:
+            raise ValueError("the image size is known once the images are loaded: resolve the configuration first")
+        return Task(self.ghn.num_classes, self.images.image_size)
 
     @property
     def run_dir(self) -> pathlib.Path:
@@ -141,7 +155,7 @@ PRESETS: dict[Preset, TrainConfig] = {
         "demo",
         images=ImageConfig(image_size=8),
         architectures=ArchitectureConfig(split="demo", meta_batch=4),
-        ghn=GHNConfig(max_shape=(16, 16, 3, 3)),
+        ghn=GHNConfig(max_shape=(16, 16, 11, 11)),
         optimiser=OptimiserConfig(epochs=1_000, steps=2_000, schedule="cosine", warmup_steps=50),
         run=RunConfig(minutes=8.0, validate_every=250, validation_architectures=10, test_images=None),
     ),
@@ -208,9 +222,11 @@ def check_resumable(config: TrainConfig) -> None:
     if not (config.run_dir / CONFIG_FILE).exists():
         return
     there = load_config(config.run_dir)
-    pairs = [(f"{part}.{f.name}", getattr(getattr(there, part), f.name), getattr(getattr(config, part), f.name))
-             for part in ("images", "architectures", "ghn", "optimiser")
-             for f in dataclasses.fields(getattr(config, part))]
+    pairs = [
+        (f"{part}.{f.name}", getattr(getattr(there, part), f.name), getattr(getattr(config, part), f.name))
+        for part in ("images", "architectures", "ghn", "optimiser")
+        for f in dataclasses.fields(getattr(config, part))
+    ]
     pairs += [(f"run.{name}", getattr(there.run, name), getattr(config.run, name)) for name in ("seed", "dtype")]
     free = {"images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped"}
     changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new and name not in free]

@@ -5,16 +5,17 @@ process draws the same meta-batch and takes the shares of its own devices.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-Tree = Any
+Device: TypeAlias = Any
+"""A jax.Device, which type checkers take for a variable."""
 
 
-def arch_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def arch_mesh(devices: Sequence[Device] | None = None) -> Mesh:
     """One axis, ``arch``, over all devices of all processes (or those given)."""
     return Mesh(np.array(jax.devices() if devices is None else devices), ("arch",))
 
@@ -35,7 +36,7 @@ def shares(costs: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
-def replicate(tree: Tree, mesh: Mesh) -> Tree:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """The host's arrays on every device of the mesh."""
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -46,7 +47,7 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(place, tree)
 
 
-def copy_on(tree: Tree, device: jax.Device) -> Tree:
+def copy_on(tree: Any, device: Device) -> Any:
     """The copy of a replicated tree that one device of this process holds."""
 
     def pick(leaf: jax.Array) -> jax.Array:
@@ -56,7 +57,7 @@ def copy_on(tree: Tree, device: jax.Device) -> Tree:
     return jax.device_put(jax.tree.map(pick, tree), device)
 
 
-def stack(trees: Sequence[Tree], mesh: Mesh) -> Tree:
+def stack(trees: Sequence[Any], mesh: Mesh) -> Any:
     """One tree for each local device to arrays with a leading axis of all devices, sharded over it."""
     sharded = NamedSharding(mesh, PartitionSpec("arch"))
 
@@ -68,5 +69,5 @@ def stack(trees: Sequence[Tree], mesh: Mesh) -> Tree:
 
 
 @jax.jit
-def _lifted(tree: Tree) -> Tree:
+def _lifted(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], tree)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from ghn_jax.deepnets import MetaBatch
 from ghn_jax.training.step import StepReport
@@ -19,7 +20,7 @@ class TooManySkippedError(RuntimeError):
 
 
 def record_failure(
-    folder: pathlib.Path, step: int, seed: int, params: Any, batch: MetaBatch, report: StepReport
+    folder: pathlib.Path, step: int, params: Any, batch: MetaBatch, report: StepReport, *, seed: int
 ) -> pathlib.Path:
     """Writes ``failures/step-N.json`` (architectures, their losses, keys) and the GHN's weights beside it.
 
@@ -29,7 +30,9 @@ def record_failure(
     folder = folder / "failures"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step}-process-{jax.process_index()}.json"
-    weights = {jax.tree_util.keystr(k): np.asarray(leaf) for k, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    weights: dict[str, Any] = {
+        "/".join(names): np.asarray(leaf) for names, leaf in traverse_util.flatten_dict(params).items()
+    }
     np.savez(path.with_suffix(".npz"), **weights)
     nets = [
         {

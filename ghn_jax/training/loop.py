@@ -1,6 +1,7 @@
 """The meta-training loop."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -81,16 +82,18 @@ def train(config: TrainConfig) -> TrainResult:
         first, position = latest, int(rest["position"])
     if jax.process_index() == 0:
         save_config(config, config.run_dir)
-    step = MetaStep(ghn, config.optimiser, mesh, params, jnp.dtype(config.run.dtype), config.run.threads)
+    step = MetaStep(ghn, config.optimiser, mesh, params, dtype=jnp.dtype(config.run.dtype), threads=config.run.threads)
     shape = (config.images.batch_size, images.image_size, images.image_size, 3)
     ahead = CompiledAhead(
         _stream(config, position, config.architectures.sampler_workers),
         step,
         shape,
-        config.run.compile_ahead,
-        config.run.compile_threads,
+        ahead=config.run.compile_ahead,
+        threads=config.run.compile_threads,
     )
-    books = Bookkeeper(config, step, checkpoints, Validator(config, ghn, images), batches.steps_per_epoch, first)
+    books = Bookkeeper(
+        config, step, checkpoints, Validator(config, ghn, images), steps_per_epoch=batches.steps_per_epoch, first=first
+    )
     total = config.optimiser.total_steps(batches.steps_per_epoch)
     root = jax.random.key(config.run.seed)
     done = first
@@ -100,7 +103,7 @@ def train(config: TrainConfig) -> TrainResult:
                 batch = ahead.next()
                 rate = config.optimiser.rate(done, batches.steps_per_epoch)
                 state, report = step(state, batch, batches.batch(done), rate, jax.random.fold_in(root, done))
-                books.after_step(done, state, batch, report, rate, ahead.waited)
+                books.after_step(done, state, batch, report, rate=rate, waited=ahead.waited)
                 done += 1
     finally:
         ahead.close()
@@ -109,7 +112,6 @@ def train(config: TrainConfig) -> TrainResult:
     return TrainResult(config, ghn, jax.device_get(local), images, done, not books.interrupted)
 
 
-def _stream(config: TrainConfig, position: int, workers: int) -> Any:
+def _stream(config: TrainConfig, position: int, workers: int) -> Iterator[MetaBatch]:
     architectures = dataclasses.replace(config.architectures, sampler_workers=workers)
-    size = config.images.image_size
-    return training_stream(architectures, config.run.seed, config.ghn.num_classes, size or 32, position)
+    return training_stream(architectures, config.task, config.run.seed, position)

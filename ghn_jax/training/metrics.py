@@ -17,7 +17,7 @@ METRICS_FILE = "metrics.jsonl"
 class MetricWriter:
     """Appends rows to ``metrics.jsonl`` and TensorBoard event files of a run's folder.
 
-    A run that resumes at `first_step` drops what an interrupted run wrote from that step on, so every step is there once.
+    A run that resumes at `first_step` drops what an interrupted run wrote from there on, so every step is there once.
     """
 
     def __init__(self, folder: pathlib.Path, first_step: int = 0) -> None:

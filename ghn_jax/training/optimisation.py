@@ -115,6 +115,6 @@ def update(
     steps, moments = direction(config).update(gradient, state.moments, state.params)
     params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
     made = TrainState(params, moments, state.skipped)
-    left_out = state.replace(skipped=state.skipped + 1)
+    left_out = TrainState(state.params, state.moments, state.skipped + 1)
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), made, left_out)
     return new, UpdateReport(gradient_norm=norm, finite=finite)

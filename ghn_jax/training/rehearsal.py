@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.hypernet import GHN, PreparedBatch, predict_with_vjp, prepare
+from ghn_jax.training.devices import Device
 
 
 class Rehearsal:
@@ -20,7 +21,7 @@ class Rehearsal:
       device: where it runs.
     """
 
-    def __init__(self, ghn: GHN, params: Any, device: jax.Device) -> None:
+    def __init__(self, ghn: GHN, params: Any, device: Device) -> None:
         self._ghn, self._device = ghn, device
         self._zeros = jax.device_put(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), device)
         self._seen: set[Hashable] = set()

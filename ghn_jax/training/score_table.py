@@ -18,7 +18,7 @@ def summary_table(scores: Sequence[Score], chance: float) -> str:
     """
     if not scores:
         raise ValueError("a table needs at least one score")
-    rows = [("parameters", "top-1 mean", "std. error", "top-1 max", "top-5 mean")]
+    rows: list[tuple[str, ...]] = [("parameters", "top-1 mean", "std. error", "top-1 max", "top-5 mean")]
     ways = [("predicted", [s.top1 for s in scores], [s.top5 for s in scores])]
     he1, he5 = ([s.he_top1 for s in scores], [s.he_top5 for s in scores])
     if None not in he1:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -74,6 +73,7 @@ class MetaStep:
         config: OptimiserConfig,
         mesh: Mesh,
         params: Any,
+        *,
         dtype: Any = jnp.float32,
         threads: int = 1,
         timed: bool = False,
@@ -122,7 +122,7 @@ class MetaStep:
         parts = self._shares(batch)
 
         def run(place: int) -> _Share:
-            return self._run_share(place, state, batch, parts[place], images, key)
+            return self._run_share(place, parts[place], state, batch, images=images, key=key)
 
         places = list(self._runners)
         if len(places) == 1:
@@ -151,7 +151,7 @@ class MetaStep:
         return devices.shares([graph.num_nodes for graph in batch.graphs], self.mesh.size)
 
     def _run_share(
-        self, place: int, state: TrainState, batch: MetaBatch, part: list[int], images: Batch, key: jax.Array
+        self, place: int, part: list[int], state: TrainState, batch: MetaBatch, *, images: Batch, key: jax.Array
     ) -> _Share:
         """Sums of gradient, loss and accuracy over the networks of one device."""
         device = self.mesh.devices.flat[place]
@@ -213,7 +213,7 @@ class _Clock:
         self._last = now
 
 
-def _named(mesh: Mesh, place: int) -> jax.Device | None:
+def _named(mesh: Mesh, place: int) -> devices.Device | None:
     """The device, or None where it is the only one: programs then need no placement of their own."""
     return None if mesh.size == 1 and len(jax.local_devices()) == 1 else mesh.devices.flat[place]
 

@@ -1,7 +1,6 @@
 """Accuracy during and after a run, on architectures that it does not train on."""
 
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ class Validator:
         """Mean top-1 and top-5 over architectures, and the standard error of top-1."""
         config = self._config
         if not self._chosen:
-            self._chosen = list(_architectures(config, "val", config.run.validation_architectures))
+            self._chosen = _architectures(config, "val", config.run.validation_architectures)
         batches = eval_batches(self._images, "val", config.images.batch_size, config.run.validation_images)
         evaluator = Evaluator(self._ghn, {"params": params}, list(batches), self._runner, seed=None)
         scores = list(evaluator.scores(self._chosen))
@@ -39,9 +38,8 @@ class Validator:
         return {"top1": float(np.mean(top1)), "top5": float(np.mean([s.top5 for s in scores])), "error": error}
 
 
-def _architectures(config: TrainConfig, split: str, count: int) -> Sequence[Named]:
-    size = config.images.image_size or 32
-    return list(evaluation_architectures(config.architectures, split, count, config.ghn.num_classes, size))
+def _architectures(config: TrainConfig, split: str, count: int) -> list[Named]:
+    return list(evaluation_architectures(config.architectures, config.task, split, count))
 
 
 def final_evaluation(
