@@ -1,0 +1,93 @@
+"""`predict` and `embed`: one call from architectures to parameters or embeddings."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from ghn_jax.graphs.arch_graph import ArchGraph
+from ghn_jax.graphs.batching import batch_graphs
+from ghn_jax.hypernet import programs
+from ghn_jax.hypernet.checkpoints import PretrainedGHN
+from ghn_jax.hypernet.grouping import prepare
+from ghn_jax.hypernet.loading import DEFAULT_GHN, load_ghn
+from ghn_jax.hypernet.prediction import predict_from_states
+
+
+@functools.cache
+def _default_ghn() -> PretrainedGHN:
+    return load_ghn(DEFAULT_GHN)
+
+
+def _resolve(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
+    if ghn is None:
+        return _default_ghn()
+    return load_ghn(ghn) if isinstance(ghn, str) else ghn
+
+
+def predict(
+    graph: ArchGraph,
+    ghn: PretrainedGHN | str | None = None,
+    *,
+    classifier: bool = True,
+    dtype: DTypeLike = jnp.float32,
+    with_embeddings: bool = False,
+) -> dict[str, Any]:
+    """Predicts all parameters of one architecture.
+
+    Args:
+      graph: the architecture.
+      ghn: a loaded hypernetwork, a source for `load_ghn`, or None for the packaged default.
+      classifier: False leaves out the classifier, for a task with another number of classes.
+      dtype: of the parameters.
+      with_embeddings: adds "embeddings", float32 (N, D), the states that were decoded.
+
+    Returns:
+      {"params": nested dict of arrays at the paths of the graph's specs}, ready for `module.apply`.
+
+    Raises:
+      ValueError: for a graph above the largest bucket, or a classifier of another number of classes than the GHN's.
+    """
+    loaded = _resolve(ghn)
+    prepared = prepare(loaded.config, [graph], classifier)
+    states = programs.embed_program(loaded.ghn)(loaded.variables, prepared.batch)
+    (flat,) = predict_from_states(loaded.ghn, loaded.variables, states, prepared)
+    if jnp.dtype(dtype) != jnp.float32:
+        flat = {path: array.astype(dtype) for path, array in flat.items()}
+    result: dict[str, Any] = {"params": flax.traverse_util.unflatten_dict(flat)}
+    if with_embeddings:
+        result["embeddings"] = states[0, : graph.num_nodes]
+    return result
+
+
+def embed(graphs: Sequence[ArchGraph], ghn: PretrainedGHN | str | None = None, *, at_once: int = 8) -> np.ndarray:
+    """Embeddings of architectures: the mean of their node states (paper, section 4.3).
+
+    Args:
+      graphs: architectures.
+      ghn: a loaded hypernetwork, a source for `load_ghn`, or None for the packaged default.
+      at_once: graphs in one padded batch.
+
+    Returns:
+      float32 (G, D), in the order of the graphs.
+
+    Raises:
+      ValueError: for a graph above the largest bucket.
+    """
+    loaded = _resolve(ghn)
+    program = programs.embed_program(loaded.ghn)
+    embeddings = np.zeros((len(graphs), loaded.config.hid), np.float32)
+    # Graphs of similar size share a batch, so that little of it is padding.
+    order = sorted(range(len(graphs)), key=lambda place: graphs[place].num_nodes)
+    for start in range(0, len(graphs), at_once):
+        places = order[start : start + at_once]
+        batch = batch_graphs([graphs[place] for place in places], cutoff=loaded.config.cutoff)
+        states = np.asarray(jax.device_get(program(loaded.variables, batch)))
+        for place, rows in zip(places, batch.unpad(states), strict=True):
+            embeddings[place] = rows.mean(axis=0)
+    return embeddings
