@@ -1,8 +1,11 @@
 """Parameter names of the release and paths in a Flax parameter pytree."""
 
+import functools
 import re
 
 _INDEX = re.compile(r"\.(\d+)(?=\.|$)")
+_NUMBER = re.compile(r"_(\d+)$")
+_NUMBERED_NAMES = frozenset({"conv_1", "conv_2"})  # the number belongs to the release's name itself
 
 
 def flax_path(release_name: str, rank: int) -> tuple[str, ...]:
@@ -19,10 +22,7 @@ def flax_path(release_name: str, rank: int) -> tuple[str, ...]:
     return (*parts, leaf)
 
 
-_NUMBER = re.compile(r"_(\d+)$")
-_NUMBERED_NAMES = frozenset({"conv_1", "conv_2"})  # the number belongs to the release's name itself
-
-
+@functools.lru_cache(maxsize=4096)  # a million networks share a few hundred names
 def release_name(path: tuple[str, ...]) -> str:
     """PyTorch name of a leaf of a DeepNets-1M network: the inverse of `flax_path`.
 

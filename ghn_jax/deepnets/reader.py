@@ -47,8 +47,8 @@ class DatasetReader:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what is open or was read."""
-        state = {key: value for key, value in self.__dict__.items() if not isinstance(value, (dict, list))}
-        return {**state, "_opened": None}
+        kept = ("path", "split", "num_classes", "image_size")
+        return {**{key: getattr(self, key) for key in kept}, "_opened": None}
 
     def __len__(self) -> int:
         return len(self.records)

@@ -15,6 +15,8 @@ from ghn_jax.graphs.vocabulary import POOLS, Primitive
 Labels = tuple[tuple[str, int, str], ...]
 """(type, cell, op name) of each node; types as in the files, where ``conv_1x1`` stands for 1x1 kernels."""
 
+_LABELS = tuple(primitive.label for primitive in Primitive)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StoredGraph:
@@ -117,17 +119,14 @@ def primitive_of(label: str) -> Primitive:
 
 
 def _labels(graph: ArchGraph, build: GraphBuilder) -> Labels:
-    types = [Primitive(kind) for kind in graph.node_types.tolist()]
-    names = [kind.label for kind in types]
+    types = [_LABELS[kind] for kind in graph.node_types.tolist()]
+    names = list(types)
     for spec in graph.params:
         if spec.role is not Role.NORM_BIAS:
-            path = spec.path[1:] if spec.path[0].startswith("cells_") else spec.path
-            names[spec.node] = release_name(path)
-    kernels = graph.node_shapes[:, 2:].max(axis=1).tolist()
-    return tuple(
-        ("conv_1x1" if kind is Primitive.CONV and kernel == 1 else kind.label, cell, name)
-        for kind, kernel, cell, name in zip(types, kernels, build.cells, names, strict=True)
-    )
+            names[spec.node] = release_name(spec.path[1:] if spec.path[0].startswith("cells_") else spec.path)
+    for node in np.flatnonzero((graph.node_types == Primitive.CONV) & (graph.node_shapes[:, 2:] == 1).all(axis=1)):
+        types[node] = "conv_1x1"
+    return tuple(zip(types, build.cells, names, strict=True))
 
 
 def _is_parameter(label: tuple[str, int, str]) -> bool:

@@ -1,0 +1,219 @@
+"""Dataset files: written, read, broken."""
+
+import json
+import multiprocessing
+import pathlib
+import pickle
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+from network_args import small_args
+
+from ghn_jax.deepnets import DatasetReader, DatasetWriter, NetworkArgs, network_graph
+from ghn_jax.deepnets.reader import meta_path
+from ghn_jax.deepnets.sampler import sample_args
+from ghn_jax.deepnets.writer import MOST_OPS
+from ghn_jax.graphs import ArchGraph
+
+COUNT = 5
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "nets.hdf5"
+    with DatasetWriter(path) as writer:
+        for split in ("train", "wide"):
+            for index in range(COUNT):
+                writer.add(split, sample_args(split, index)[0])
+    return path
+
+
+def equal(left: ArchGraph, right: ArchGraph) -> bool:
+    arrays = ("node_types", "node_shapes", "edges")
+    same = all(np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays)
+    return same and left.params == right.params
+
+
+@pytest.mark.parametrize("split", ["train", "wide"])
+def test_what_is_written_can_be_read(path: pathlib.Path, split: str):
+    reader = DatasetReader(path, split)
+    assert len(reader) == COUNT
+    assert reader.count_agreeing() == COUNT
+    for index in range(COUNT):
+        args = sample_args(split, index)[0]
+        assert reader.args(index).replace(fc_dim=args.fc_dim) == args
+        graph, stored = reader.graph(index), reader.stored(index)
+        assert equal(graph, network_graph(reader.args(index)))
+        assert np.array_equal(stored.distances(50), graph.distances(50))
+        assert np.array_equal(stored.edges, graph.edges)
+        assert np.array_equal(stored.node_types, graph.node_types)
+        assert np.array_equal(stored.node_shapes, graph.node_shapes)
+        assert stored.params == graph.params
+        assert stored.num_nodes == graph.num_nodes == reader.records[index]["num_nodes"]
+
+
+def test_files_look_like_those_of_the_release(path: pathlib.Path):
+    with h5py.File(path) as file:
+        assert file.attrs["title"] == "DeepNets-1M"
+        pair = file["wide/0"]
+        assert (pair["adj"].dtype, pair["nodes"].dtype) == (np.uint8, np.uint16)
+        assert pair["nodes"].shape == (len(pair["adj"]), 3)
+    meta = json.loads(meta_path(path).read_text())
+    assert list(meta) == ["train", "wide"]
+    assert meta["wide"]["nets"][0]["C"] == 32
+    assert "C" not in meta["train"]["nets"][0]
+    assert set(meta["train"]["meta"]) == {"primitives_ext", "unique_op_names"}
+
+
+def test_labels_on_wrong_rows_are_found(path: pathlib.Path):
+    with h5py.File(path, "r+") as file:
+        nodes = file["train/2/nodes"]
+        nodes[:] = nodes[:][np.r_[0, 2, 1, 3 : len(nodes)]]
+    reader = DatasetReader(path, "train")
+    assert [reader.labels_agree(index) for index in range(COUNT)] == [True, True, False, True, True]
+    stored, graph = reader.stored(2), reader.graph(2)
+    assert stored.node_types[1] == graph.node_types[2]
+    assert np.array_equal(stored.node_shapes[1], graph.node_shapes[2])
+    assert {spec.node for spec in stored.params} == {spec.node for spec in graph.params}
+
+
+def test_other_node_counts_do_not_agree(path: pathlib.Path):
+    with h5py.File(path, "r+") as file:
+        file.move("train/1", "train/kept")
+        file.copy("train/3", "train/1")
+    assert not DatasetReader(path, "train").labels_agree(1)
+
+
+def _nodes(reader: DatasetReader, index: int) -> int:
+    return reader.stored(index).num_nodes
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
+def test_other_processes_may_read(path: pathlib.Path, method: str):
+    reader = DatasetReader(path, "train")
+    expected = [_nodes(reader, index) for index in range(COUNT)]  # the file is open here from now on
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.starmap(_nodes, [(reader, index) for index in range(COUNT)]) == expected
+    assert _nodes(pickle.loads(pickle.dumps(reader)), 0) == expected[0]
+    reader.close()
+    assert _nodes(reader, 0) == expected[0]
+
+
+def test_an_error_leaves_no_files(tmp_path: pathlib.Path):
+    path = tmp_path / "nets.hdf5"
+    with (
+        pytest.raises(ValueError, match=r"'val/0': dataset files have no number for '_ops\.20\."),
+        DatasetWriter(path) as writer,
+    ):
+        writer.add("val", deep_cell())
+    assert list(tmp_path.iterdir()) == []
+
+
+def deep_cell() -> NetworkArgs:
+    steps = (MOST_OPS + 2) // 2
+    return small_args((("conv_1x1", 0), ("conv_1x1", 1)) * steps, tuple(range(2, 2 + steps)))
+
+
+def test_nothing_is_overwritten(path: pathlib.Path):
+    with pytest.raises(ValueError, match=r"nets_meta\.json exists; remove it first"):
+        DatasetWriter(path)
+
+
+def test_splits_are_written_in_one_go(tmp_path: pathlib.Path):
+    args = sample_args("val", 0)[0]
+    with DatasetWriter(tmp_path / "nets.hdf5") as writer:
+        writer.add("val", args)
+        writer.add("test", args)
+        with pytest.raises(ValueError, match="split 'val' is finished already"):
+            writer.add("val", args)
+
+
+def _drop(key: str) -> Callable[[pathlib.Path], None]:
+    def spoil(path: pathlib.Path) -> None:
+        with h5py.File(path, "r+") as file:
+            del file[key]
+
+    return spoil
+
+
+def _edit(change: Callable[[dict], object]) -> Callable[[pathlib.Path], None]:
+    def spoil(path: pathlib.Path) -> None:
+        meta = json.loads(meta_path(path).read_text())
+        change(meta)
+        meta_path(path).write_text(json.dumps(meta))
+
+    return spoil
+
+
+def _cut(json_file: bool) -> Callable[[pathlib.Path], None]:
+    def spoil(path: pathlib.Path) -> None:
+        file = meta_path(path) if json_file else path
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+    return spoil
+
+
+def _reshape(path: pathlib.Path) -> None:
+    with h5py.File(path, "r+") as file:
+        nodes = file["train/0/nodes"][:-1]
+        del file["train/0/nodes"]
+        file["train/0/nodes"] = nodes
+
+
+def _rename(path: pathlib.Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["train/0/nodes"][1] = file["train/0/nodes"][2]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_cut(json_file=False), r"nets\.hdf5: not a complete HDF5 file"),
+        (_cut(json_file=True), r"nets_meta\.json: not a complete JSON file"),
+        (_drop("train"), r"nets\.hdf5: 'train/0/nodes' is missing"),
+        (_drop("train/0/adj"), r"nets\.hdf5: 'train/0/adj' is missing"),
+        (_reshape, r"nets\.hdf5: 'train/0' must hold nodes \(N, 3\) and adj \(N, N\), found \("),
+        (_rename, "'train/0': no stored node is parameter 'stem"),
+        (_edit(lambda meta: meta.pop("train")), r"nets_meta\.json: split 'train' is missing; splits there: wide"),
+        (_edit(lambda meta: meta["train"].pop("nets")), "'nets' of split 'train' is missing"),
+        (_edit(lambda meta: meta["train"]["meta"].pop("unique_op_names")), "table 'unique_op_names' of split 'train'"),
+        (
+            _edit(lambda meta: meta["train"]["meta"]["primitives_ext"].pop("0")),
+            "uses number 0, missing in its",
+        ),
+        (_edit(lambda meta: meta["train"]["nets"][0].pop("n_cells")), "net 0 of 'train': .*'n_cells' is missing"),
+        (_edit(lambda meta: meta["train"]["nets"][0].update(ks="3")), "net 0 of 'train': "),
+    ],
+)
+def test_broken_files_are_named(path: pathlib.Path, spoil: Callable[[pathlib.Path], None], message: str):
+    spoil(path)
+    with pytest.raises(ValueError, match=message):
+        DatasetReader(path, "train").stored(0)
+
+
+def test_an_extra_parameter_is_named(path: pathlib.Path):
+    with h5py.File(path, "r+") as file:
+        nodes = file["train/0/nodes"][:]
+        wrong = nodes[-1].copy()
+        wrong[1] += 1
+        adj = np.pad(file["train/0/adj"][:], (0, 1))
+        del file["train/0"]
+        file["train/0/nodes"], file["train/0/adj"] = np.concatenate([nodes, wrong[None]]), adj
+    with pytest.raises(ValueError, match="the network has no parameter 'classifier"):
+        DatasetReader(path, "train").stored(0)
+
+
+def test_a_missing_file_is_named(tmp_path: pathlib.Path):
+    with pytest.raises(ValueError, match=r"none\.hdf5: no such file; a data set is NAME\.hdf5 with NAME_meta\.json"):
+        DatasetReader(tmp_path / "none.hdf5", "train")
+
+
+def test_indices_end(path: pathlib.Path):
+    with pytest.raises(IndexError, match="'train' has 5 networks, asked for number 5"):
+        DatasetReader(path, "train").args(5)
+    with pytest.raises(ValueError, match="cutoff must be between 1 and 250, got 251"):
+        DatasetReader(path, "train").stored(0).distances(251)

@@ -1,0 +1,178 @@
+"""Making whole splits: any number of workers, after a kill, with statistics."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.csgraph
+
+from ghn_jax.deepnets import (
+    DatasetReader,
+    Generated,
+    GenerationPlan,
+    draw_statistics,
+    generate_dataset,
+    sample_architecture,
+    statistics_table,
+)
+from ghn_jax.deepnets.reader import meta_path
+from ghn_jax.deepnets.statistics import COLUMNS, PUBLISHED_SHARES, mean_path
+
+PLAN = GenerationPlan("train", seed=3, count=50, part_size=8)
+COMMAND = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "generate_deepnets.py"
+
+
+def generate(path: pathlib.Path, plan: GenerationPlan = PLAN, workers: int = 1) -> tuple[Generated, dict[str, int]]:
+    done: dict[str, int] = {}
+
+    def progress(what: str, more: int) -> None:
+        done[what] = done.get(what, 0) + more
+
+    return generate_dataset(path, plan, workers, progress), done
+
+
+def content(path: pathlib.Path) -> tuple[str, list[bytes]]:
+    with h5py.File(path) as file:
+        items: list[str] = []
+        file.visit(items.append)
+        arrays = [file[item] for item in items]
+        return meta_path(path).read_text(), [
+            name.encode() + (array[:].tobytes() if isinstance(array, h5py.Dataset) else b"")
+            for name, array in zip(items, arrays, strict=True)
+        ]
+
+
+def test_the_number_of_workers_does_not_matter(tmp_path: pathlib.Path):
+    alone, done = generate(tmp_path / "a.hdf5")
+    shared, _ = generate(tmp_path / "b.hdf5", GenerationPlan("train", 3, 50, part_size=11), workers=2)
+    assert done == {"making": 50, "joining": 50}
+    assert content(tmp_path / "a.hdf5") == content(tmp_path / "b.hdf5")
+    np.testing.assert_array_equal(alone.rows, shared.rows)
+    assert alone.rejections == shared.rejections
+    reader = DatasetReader(tmp_path / "a.hdf5", "train")
+    assert reader.count_agreeing() == len(reader) == 50
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.hdf5", "a_meta.json", "b.hdf5", "b_meta.json"]
+
+
+def test_a_killed_run_goes_on(tmp_path: pathlib.Path):
+    path = tmp_path / "a.hdf5"
+    command = [sys.executable, str(COMMAND), "--split=val", "--count=1500", "--workers=1", f"--out={path}"]
+    environment = {**os.environ, "PYTHONPATH": str(COMMAND.parents[1])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        parts = path.with_suffix(".parts")
+        while not list(parts.glob("*.hdf5")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not path.exists()
+    assert not meta_path(path).exists()
+    left = {file: file.stat().st_mtime_ns for file in parts.glob("*.hdf5")}
+    _, done = generate(path, GenerationPlan("val", 0, 1500))
+    assert done["making"] == 1500
+    assert len(left) >= 1
+    assert len(DatasetReader(path, "val")) == 1500
+    assert not parts.exists()
+
+
+def test_parts_that_are_there_are_not_made_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.hdf5"
+    generate(path)
+    expected = content(path)
+    path.unlink()
+    meta_path(path).unlink()
+    with monkeypatch.context() as patch:  # stop between making and joining
+        patch.setattr("ghn_jax.deepnets.generation._join", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate(path)
+    parts = sorted(path.with_suffix(".parts").glob("*.hdf5"))
+    assert len(parts) == 7
+    parts[3].unlink()
+    (path.with_suffix(".parts") / "000003.partial").write_bytes(b"half a part")
+    before = parts[0].stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("ghn_jax.deepnets.generation._join", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate(path)
+    assert parts[0].stat().st_mtime_ns == before
+    generate(path)
+    assert content(path) == expected
+
+
+def _stop(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_parts_of_another_plan_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ghn_jax.deepnets.generation._join", _stop)
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "a.hdf5")
+    with pytest.raises(ValueError, match=r"a\.parts holds parts of another run .*remove it"):
+        generate(tmp_path / "a.hdf5", GenerationPlan("train", seed=4, count=50, part_size=8))
+
+
+def test_existing_files_are_kept(tmp_path: pathlib.Path):
+    (tmp_path / "a_meta.json").write_text("mine")
+    with pytest.raises(ValueError, match=r"a_meta\.json exists; remove it first"):
+        generate(tmp_path / "a.hdf5")
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "count", "message"),
+    [
+        ("predefined", 0, 2, "there is nothing to generate"),
+        ("other", 0, 2, "unknown split 'other'"),
+        ("val", 0, 0, "count and part_size must be at least 1"),
+        ("val", -1, 1, "seed not negative"),
+    ],
+)
+def test_impossible_plans_are_refused(split: str, seed: int, count: int, message: str):
+    with pytest.raises(ValueError, match=message):
+        GenerationPlan(split, seed, count)
+
+
+def test_statistics_are_right(tmp_path: pathlib.Path):
+    made, _ = generate(tmp_path / "a.hdf5")
+    assert made.rows.shape == (50, len(COLUMNS))
+    rejections = 0
+    for index, row in enumerate(made.rows):
+        architecture = sample_architecture("train", index, 3)
+        args, graph = architecture.args, architecture.graph()
+        assert args is not None
+        values = dict(zip(COLUMNS, row.tolist(), strict=True))
+        assert (values["nodes"], values["edges"]) == (graph.num_nodes, graph.num_edges)
+        assert values["cells"] == args.n_cells
+        assert sum(row[-15:]) == graph.num_nodes
+        assert values["batch_norm"] == (args.norm is not None and values["bn"] > 0)
+        rejections += len(architecture.rejections)
+    assert sum(made.rejections.values()) == rejections
+    assert np.isnan(made.rows[1, COLUMNS.index("path")])
+
+
+def test_mean_path_is_that_of_the_undirected_graph():
+    for index in range(8):
+        graph = sample_architecture("train", index).graph()
+        count = graph.num_nodes
+        edges = scipy.sparse.csr_matrix((np.ones(graph.num_edges), graph.edges.T), (count, count))
+        paths = scipy.sparse.csgraph.shortest_path(edges, directed=False, unweighted=True)
+        assert mean_path(graph) == pytest.approx(paths.sum() / (count * (count - 1)))
+
+
+def test_table_and_picture(tmp_path: pathlib.Path):
+    made, _ = generate(tmp_path / "a.hdf5")
+    text = statistics_table(made.rows, "train")
+    for word in ("published", "21-827", "mean degree", *(primitive.label for primitive in PUBLISHED_SHARES)):
+        assert word in text
+    conv = next(line for line in text.splitlines() if line.startswith("% conv"))
+    share = 100 * made.rows[:, COLUMNS.index("conv")].sum() / made.rows[:, COLUMNS.index("nodes")].sum()
+    assert f"{share:.2f} +- " in conv
+    assert conv.endswith("36.3")
+    assert "21-827" not in statistics_table(made.rows[:1], "search")
+    draw_statistics(made.rows, "train", tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

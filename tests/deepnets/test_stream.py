@@ -1,0 +1,127 @@
+"""The stream of meta-batches, and widths drawn at every use."""
+
+import itertools
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from network_args import small_args
+
+from ghn_jax.deepnets import ArchitectureStream, MetaBatch, draw_width, in_background
+from ghn_jax.deepnets.widths import TRAINING_FC_DIMS, TRAINING_WIDTHS, counted_params
+
+
+def same(left: MetaBatch, right: MetaBatch) -> bool:
+    names = [[graph.name for graph in batch.graphs] for batch in (left, right)]
+    return (left.start, left.end, left.args) == (right.start, right.end, right.args) and names[0] == names[1]
+
+
+def take(stream: Any, count: int) -> list[MetaBatch]:
+    return list(itertools.islice(stream, count))
+
+
+def test_a_stream_goes_on_from_its_position():
+    whole = take(ArchitectureStream(seed=4), 6)
+    first = ArchitectureStream(seed=4)
+    take(first, 2)
+    for resumed in (ArchitectureStream(seed=4, position=first.position), pickle.loads(pickle.dumps(first))):
+        assert all(map(same, take(resumed, 4), whole[2:]))
+    assert not same(take(ArchitectureStream(seed=5), 1)[0], whole[0])
+
+
+def test_meta_batches_keep_to_the_limit():
+    stream = ArchitectureStream(max_nodes=1_000)
+    batches = take(stream, 5)
+    assert all(sum(graph.num_nodes for graph in batch.graphs) <= 1_000 for batch in batches)
+    assert stream.passed_over > 0
+    assert stream.position == batches[-1].end == 8 * (5 + stream.passed_over)
+
+
+def test_graphs_belong_to_their_arguments():
+    batch = take(ArchitectureStream(num_classes=7, meta_batch=3), 1)[0]
+    for args, graph in zip(batch.args, batch.graphs, strict=True):
+        assert args.num_classes == graph.num_classes == 7
+        stem = next(spec for spec in graph.params if spec.path[0].startswith("stem"))
+        assert stem.canonical_shape[0] in (args.C, args.C // 2, 3 * args.C)
+
+
+def test_a_small_set_comes_in_a_new_order_every_round():
+    stream = ArchitectureStream(num_architectures=6, meta_batch=3)
+    names = [[graph.name for batch in take(stream, 2) for graph in batch.graphs] for _ in range(3)]
+    assert all(sorted(lap) == [f"train/{index}" for index in range(6)] for lap in names)
+    assert len({tuple(lap) for lap in names}) > 1
+
+
+def test_evaluation_splits_keep_their_width():
+    stream = ArchitectureStream("wide", meta_batch=2)
+    assert all(args.C == 128 for batch in take(stream, 3) for args in batch.args)
+
+
+def test_other_processes_make_the_same_meta_batches():
+    alone, shared = ArchitectureStream(seed=6, max_nodes=1_300), ArchitectureStream(seed=6, max_nodes=1_300)
+    batches = in_background(shared, workers=2, ahead=3)
+    for expected in take(alone, 4):
+        assert same(next(batches), expected)
+    assert shared.position >= expected.end
+    assert shared.passed_over >= alone.passed_over
+    batches.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "predefined"}, "a list of two, not a stream"),
+        ({"split": "none"}, "unknown split 'none'"),
+        ({"position": -8}, "position must not be negative"),
+        ({"meta_batch": 0}, "must be at least 1"),
+        ({"num_architectures": 7}, "num_architectures 7 must be at least meta_batch 8"),
+    ],
+)
+def test_impossible_streams_are_refused(changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        ArchitectureStream(**changes)
+
+
+def test_a_limit_that_lets_nothing_through_is_an_error():
+    stream = ArchitectureStream(max_nodes=10, meta_batch=1)
+    with pytest.raises(ValueError, match="1000 meta-batches of 1 in a row have more than 10 nodes; raise max_nodes"):
+        next(stream)
+
+
+@pytest.mark.parametrize(
+    ("changes", "widths"),
+    [
+        ({}, 7),
+        ({"n_cells": 9}, 3),
+        ({"n_cells": 11}, 2),
+        ({"n_cells": 13}, 1),
+        ({"glob_avg": False}, 1),
+    ],
+)
+def test_widths_follow_the_size_of_the_network(changes: dict[str, Any], widths: int):
+    args = small_args((("conv_1x1", 0), ("dil_conv_5x5", 1)), preproc=True, C_mult=1, **{"n_cells": 4, **changes})
+    assert counted_params(args) < 200_000
+    found = _draws(args)
+    assert {one.C for one in found} == set(TRAINING_WIDTHS[:widths])
+    most = max(one.fc_dim for one in found if one.C <= 64)
+    assert most == (TRAINING_FC_DIMS[-1] if widths == 7 else TRAINING_FC_DIMS[3])
+    assert all(one.fc_dim <= 256 for one in found if one.C > 64)
+
+
+def test_large_kernels_keep_a_network_narrow():
+    assert {args.C for args in _draws(small_args((("conv_5x5", 0), ("conv_1x1", 1)), C_mult=1, n_cells=4))} == {32}
+
+
+@pytest.mark.parametrize(
+    ("second", "cells", "params", "widths"), [(1, 3, 247_530, 3), (1, 4, 436_970, 2), (3, 5, 824_554, 1)]
+)
+def test_heavy_networks_stay_narrow(second: int, cells: int, params: int, widths: int):
+    args = small_args((("conv_3x3", 0), (f"conv_{second}x{second}", 1)), C_mult=2, n_cells=cells)
+    assert counted_params(args) == params
+    assert {one.C for one in _draws(args)} == set(TRAINING_WIDTHS[:widths])
+
+
+def _draws(args: Any) -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [draw_width(args, rng) for _ in range(200)]

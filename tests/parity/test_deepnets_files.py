@@ -1,0 +1,45 @@
+"""Dataset files that the release wrote."""
+
+import numpy as np
+import pytest
+from parity_data import PARITY, fixture_args, needs_parity
+
+from ghn_jax.deepnets import DatasetReader, NetworkArgs, parameter_count
+from ghn_jax.graphs import Role
+
+pytestmark = needs_parity
+
+SPLITS = {"train": 60, "val": 12, "test": 24, "wide": 6, "deep": 6, "dense": 6, "bnfree": 8}
+
+
+def reader(split: str) -> DatasetReader:
+    part = "train" if split == "train" else "eval"
+    return DatasetReader(PARITY / "deepnets" / f"deepnets1m_{part}.hdf5", split)
+
+
+def test_five_graphs_have_their_labels_on_the_right_rows():
+    assert {split: len(reader(split)) for split in SPLITS} == SPLITS
+    assert sum(reader(split).count_agreeing() for split in SPLITS) == 5
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_stored_pairs_hold_what_the_networks_hold(split: str):
+    nets = reader(split)
+    for index in range(len(nets)):
+        stored, graph = nets.stored(index), nets.graph(index)
+        assert stored.num_nodes == graph.num_nodes == nets.records[index]["num_nodes"]
+        assert np.array_equal(np.bincount(stored.node_types), np.bincount(graph.node_types))
+        assert len(stored.params) == len(graph.params)
+        assert len({spec.node for spec in stored.params}) == len({spec.node for spec in graph.params})
+        assert len(stored.edges) == graph.num_edges
+        assert stored.distances().sum() == graph.distances().sum()
+        for spec in stored.params:
+            if spec.role is not Role.NORM_BIAS:
+                assert spec.canonical_shape == tuple(stored.node_shapes[spec.node])
+
+
+@pytest.mark.parametrize(("task", "size"), [("cifar10", 32), ("imagenet", 224)])
+def test_weights_are_counted_as_the_release_counts(task: str, size: int):
+    for key, record in fixture_args().items():
+        args = NetworkArgs.from_json(record, C=32, fc_dim=256, image_size=size)
+        assert parameter_count(args) == record["num_params"][task], key
