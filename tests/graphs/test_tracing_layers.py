@@ -22,7 +22,9 @@ def rank_promotion():
         yield
 
 
-def traced(forward: Callable[[Any, jax.Array], jax.Array], shapes: dict[str, tuple[int, ...]], **kwargs: Any) -> ArchGraph:
+def traced(
+    forward: Callable[[Any, jax.Array], jax.Array], shapes: dict[str, tuple[int, ...]], **kwargs: Any
+) -> ArchGraph:
     """Graph of a function of parameters `shapes` and a batch of images (B, 8, 8, 3)."""
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     return trace(forward, kwargs.pop("input_shape", IMAGE), params=params, **kwargs)
@@ -113,8 +115,10 @@ def test_linear_layer_by_einsum(equation: str, shape: tuple[int, ...], axes: str
 
 def test_linear_layer_per_group_is_grouped():
     graph = traced(
-        lambda p, x: jnp.einsum("bhwgc,gcd->bhwgd", x.reshape(*x.shape[:3], 3, 1), p["w"]).mean((1, 2)).reshape(-1, 12)
-        @ p["head"],
+        lambda p, x: (
+            jnp.einsum("bhwgc,gcd->bhwgd", x.reshape(*x.shape[:3], 3, 1), p["w"]).mean((1, 2)).reshape(-1, 12)
+            @ p["head"]
+        ),
         {"w": (3, 1, 4), "head": (12, 10)},
     )
     assert labels(graph) == ["input", "sep_conv", "glob_avg", "conv"]
@@ -143,11 +147,11 @@ def test_batch_norm(train: bool, fast: bool):
     "norm",
     [
         lambda: nn.LayerNorm(use_fast_variance=False),
-        lambda: nn.LayerNorm(),
+        nn.LayerNorm,
         lambda: nn.GroupNorm(num_groups=2),
         lambda: nn.GroupNorm(num_groups=None, group_size=3),
-        lambda: nn.RMSNorm(),
-        lambda: nn.InstanceNorm(),
+        nn.RMSNorm,
+        nn.InstanceNorm,
         lambda: nn.LayerNorm(use_bias=False),
         lambda: nn.LayerNorm(use_scale=False),
     ],

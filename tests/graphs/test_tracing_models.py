@@ -51,7 +51,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nn.LayerNorm()(x)
-        attention = nn.MultiHeadDotProductAttention(2, name="attention") if self.library else Attention(name="attention")
+        attention = (
+            nn.MultiHeadDotProductAttention(2, name="attention") if self.library else Attention(name="attention")
+        )
         x = x + attention(y)
         return x + nn.Dense(8)(nn.gelu(nn.Dense(16)(nn.LayerNorm()(x))))
 

@@ -4,8 +4,8 @@ Two things in the reference's graphs are not to be seen in a jaxpr as such, and 
 
 - An adaptive average pooling (AlexNet, VGG) is a product with constant matrices here. Constant matrices whose rows are
   means of windows make a `glob_avg` node, whatever size they pool to, as in the reference.
-- SqueezeNet's last convolution is no classifier to the reference, because a mean over space follows it; its weights and bias
-  are decoded like those of any convolution, and the last node is `glob_avg`.
+- SqueezeNet's last convolution is no classifier to the reference, because a mean over space follows it; its weights and
+  bias are decoded like those of any convolution, and the last node is `glob_avg`.
 
 ConvNeXt's layer scales are in no graph of the reference; the tracer lists them as kept.
 """

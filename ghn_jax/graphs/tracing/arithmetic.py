@@ -28,18 +28,24 @@ def constant(eqn: Any, values: Sequence[Value]) -> Constant:
     known = [v for v in values if isinstance(v, Constant)]
     if name in ("convert_element_type", "transpose", "copy"):
         return known[0]
-    if name in _FOLDED and all(v.value is not None for v in known) and not shape_of(eqn.outvars[0]):
+    scalar = not shape_of(eqn.outvars[0])
+    if scalar and name in _FOLDED and all(v.value is not None for v in known):
         return Constant(value=_FOLDED[name](*(v.value for v in known)))
-    if not shape_of(eqn.outvars[0]):
+    if scalar:
         return Constant()
-    power = eqn.params.get("y") if name == "integer_pow" else None
-    if name == "rsqrt" or (name in ("div", "integer_pow") and known[-1].root and power in (None, -1)):
+    power = _power(eqn, values)
+    if name == "rsqrt" or power == -0.5 or (known[-1].root and (name == "div" or power == -1)):
         return Constant(inverse_root=True)
-    if name == "pow":
-        return Constant(inverse_root=known[1].value == -0.5, root=known[1].value == 0.5)
-    if name == "sqrt":
+    if name == "sqrt" or power == 0.5:
         return Constant(root=True)
     return Constant(inverse_root=any(v.inverse_root for v in known), root=any(v.root for v in known))
+
+
+def _power(eqn: Any, values: Sequence[Value]) -> Any:
+    """Exponent of a power, None if there is none or it is unknown."""
+    if eqn.primitive.name == "pow" and isinstance(values[1], Constant):
+        return values[1].value
+    return eqn.params["y"] if eqn.primitive.name == "integer_pow" else None
 
 
 def _unary(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
@@ -48,18 +54,16 @@ def _unary(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     result = contract(builder, eqn, values)
     if not isinstance(value, Data) or not isinstance(result, Data) or value.statistics is None:
         return result
-    power = eqn.params.get("y")
-    if name == "pow" and isinstance(values[1], Constant):
-        power = values[1].value
-    if name == "rsqrt" or (name == "pow" and power == -0.5) or (power == -1 and value.root):
+    power = _power(eqn, values)
+    if name == "rsqrt" or power == -0.5 or (power == -1 and value.root):
         return dataclasses.replace(result, inverse_root=True)
-    return dataclasses.replace(result, root=name == "sqrt" or (name == "pow" and power == 0.5))
+    return dataclasses.replace(result, root=name == "sqrt" or power == 0.5)
 
 
 def _multiply(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     first, second = values
     if isinstance(first, Data) and isinstance(second, Data):
-        return _multiply_data(builder, eqn, first, second)
+        return _multiply_data(builder, first, second)
     data, other = (first, second) if isinstance(first, Data) else (second, first)
     if not isinstance(data, Data):
         return _multiply_weight(builder, eqn, values)
@@ -94,7 +98,7 @@ def _contracted(builder: GraphBuilder, eqn: Any, data: Data) -> Data:
     return merge_data(builder, [data], tuple(((ax.UNKNOWN, n),) for n in shape_of(eqn.outvars[0])))
 
 
-def _multiply_data(builder: GraphBuilder, eqn: Any, first: Data, second: Data) -> Data:
+def _multiply_data(builder: GraphBuilder, first: Data, second: Data) -> Data:
     for data, factor in ((first, second), (second, first)):
         spans_more = ax.labels_of(data.axes) > ax.labels_of(factor.axes)
         if factor.inverse_root and (data.statistics is None or spans_more):
@@ -137,17 +141,14 @@ def _divide(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
         if isinstance(above, Data):
             return _scaled_by_constant(builder, eqn, above, below.root)
         result = contract(builder, eqn, values)
-        if below.root and isinstance(result, Weight):
-            return dataclasses.replace(result, normalises=Statistics.BATCH)
-        return result
-    if isinstance(below, Data) and below.root:
-        inverse = dataclasses.replace(below, root=False, inverse_root=True)
-        if isinstance(above, Data):
-            return _multiply_data(builder, eqn, above, inverse)
-        if isinstance(above, Weight):
-            return normalise(builder, eqn, inverse, above)
-        return inverse
-    return contract(builder, eqn, values)
+        running = below.root and isinstance(result, Weight)
+        return dataclasses.replace(result, normalises=Statistics.BATCH) if running else result
+    if not isinstance(below, Data) or not below.root:
+        return contract(builder, eqn, values)
+    inverse = dataclasses.replace(below, root=False, inverse_root=True)
+    if isinstance(above, Data):
+        return _multiply_data(builder, above, inverse)
+    return normalise(builder, eqn, inverse, above) if isinstance(above, Weight) else inverse
 
 
 def _add(builder: GraphBuilder, eqn: Any, values: Sequence[Value], *, minus: bool = False) -> Value:
@@ -155,18 +156,17 @@ def _add(builder: GraphBuilder, eqn: Any, values: Sequence[Value], *, minus: boo
     if isinstance(first, Data) and isinstance(second, Data):
         return _add_data(builder, first, second, minus=minus)
     data, other = (first, second) if isinstance(first, Data) else (second, first)
-    if not isinstance(data, Data):
+    if not isinstance(data, Data) or isinstance(other, Data):
         return _add_weight(builder, eqn, values)
-    if isinstance(other, Weight):
-        if data.statistics is not None and data.scale is not None:
-            return dataclasses.replace(data, shift=other)
-        if minus:
-            builder.keep(other, "subtracted from data, which no layer of the vocabulary does")
-            return contract(builder, eqn, values)
+    if isinstance(other, Constant):
+        known = len(data.axes) == len(shape_of(eqn.outvars[0]))
+        return dataclasses.replace(data, summed=False) if known else _contracted(builder, eqn, data)
+    if data.statistics is not None and data.scale is not None:
+        return dataclasses.replace(data, shift=other)
+    if not minus:
         return add_parameter(builder, eqn, data, other)
-    if len(data.axes) != len(shape_of(eqn.outvars[0])):
-        return _contracted(builder, eqn, data)
-    return dataclasses.replace(data, summed=False)
+    builder.keep(other, "subtracted from data, which no layer of the vocabulary does")
+    return contract(builder, eqn, values)
 
 
 def _add_weight(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:

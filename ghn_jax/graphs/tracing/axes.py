@@ -72,7 +72,7 @@ def _distribute(group: Sequence[Axis], old: Sequence[int], sizes: Sequence[int])
     labels = {label for label, _ in pieces}
     result: list[Axis] = []
     for size in sizes:
-        axis: list[tuple[Label, int]] = []
+        parts: list[tuple[Label, int]] = []
         need = size
         while need > 1:
             label, n = pieces.pop(0)
@@ -83,8 +83,8 @@ def _distribute(group: Sequence[Axis], old: Sequence[int], sizes: Sequence[int])
                 pieces.insert(0, (label, n // taken))
             need //= taken
             if label is not None:
-                axis.append((label, taken))
-        result.append(tuple(axis))
+                parts.append((label, taken))
+        result.append(tuple(parts))
     return result
 
 
@@ -118,7 +118,9 @@ def resize(axis: Axis, size: int) -> Axis:
 
 
 def merge(first: Axes, second: Axes) -> Axes:
-    """Axes of an elementwise result: of the operand that knows more, dimension by dimension."""
+    """Axes of an elementwise result: of the operand that knows more, dimension by dimension; scalars know nothing."""
+    if len(first) != len(second):
+        return max(first, second, key=len)
     return tuple(
         a if len(labels_of([a])) >= len(labels_of([b])) and a else b for a, b in zip(first, second, strict=True)
     )

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,15 @@ from ghn_jax.graphs.tracing.combine import contract, merge_data, shape_of
 from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
 from ghn_jax.graphs.tracing.views import Rule, size_of
 from ghn_jax.graphs.vocabulary import Primitive
+
+
+class _Layer(NamedTuple):
+    """A kernel's node, the letters of its leaf's axes (None: they have none) and whether its input has spatial axes."""
+
+    primitive: Primitive
+    shape: NodeShape
+    letters: str | None
+    sees_space: bool
 
 
 def _convolution(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
@@ -44,9 +53,9 @@ def _convolution(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Va
     if eqn.params["feature_group_count"] > 1:
         dilated = all(d > 1 for d in eqn.params["rhs_dilation"])
         primitive = Primitive.DIL_CONV if dilated else Primitive.SEP_CONV
-    window = [*window, 1, 1][:2]
+    height, width = [*window, 1, 1][:2]
     return _kernel(
-        builder, data, kernel, letters, primitive, (out, into, window[0], window[1]), tuple(axes), drops=False
+        builder, data, kernel, _Layer(primitive, (out, into, height, width), letters, sees_space=True), tuple(axes)
     )
 
 
@@ -59,59 +68,60 @@ def _dot(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     if isinstance(left, Data) and isinstance(right, Data):
         axes = _pick(left, left_batch) + _pick(left, left_free) + _pick(right, right_free)
         return _product(builder, left, right, axes)
+    ours, theirs = _Dims(left_batch, left_sum, left_free), _Dims(right_batch, right_sum, right_free)
     if isinstance(left, Data):
-        return _linear(
-            builder, eqn, left, right, (left_batch, left_sum, left_free), (right_batch, right_sum, right_free)
-        )
+        return _linear(builder, eqn, (left, ours), (right, theirs), flip=False)
     if isinstance(right, Data):
-        return _linear(
-            builder,
-            eqn,
-            right,
-            left,
-            (right_batch, right_sum, right_free),
-            (left_batch, left_sum, left_free),
-            flip=True,
-        )
+        return _linear(builder, eqn, (right, theirs), (left, ours), flip=True)
     return contract(builder, eqn, values)
 
 
-_Dims = tuple[Sequence[int], Sequence[int], Sequence[int]]
+class _Dims(NamedTuple):
+    """Dimensions of one operand of a product."""
+
+    batch: Sequence[int]
+    summed: Sequence[int]
+    free: Sequence[int]
 
 
 def _linear(
-    builder: GraphBuilder, eqn: Any, data: Data, kernel: Value, data_dims: _Dims, dims: _Dims, *, flip: bool = False
+    builder: GraphBuilder, eqn: Any, operands: tuple[Data, _Dims], kernel: tuple[Value, _Dims], *, flip: bool
 ) -> Value:
-    """Data times a parameter (a layer) or a constant (contracted); `dims` are batch, summed and free dimensions."""
-    batch, summed, free = data_dims
+    """Data times a parameter (a layer) or a constant (contracted); with `flip` the data are the second operand."""
+    (data, along), (weight, dims) = operands, kernel
     size = shape_of(eqn.outvars[0])
-    width = len(dims[2])
-    start = len(batch) if flip else len(size) - width
-    if isinstance(kernel, Constant):
-        unknown = tuple(data.axes[d] for d in summed) if width == len(summed) else ((),) * width
-        new = tuple(ax.resize(axis or ((ax.UNKNOWN, n),), n) for axis, n in zip(unknown, size[start:], strict=False))
-    else:
-        new = tuple(((ax.CHANNEL, n),) for n in size[start : start + width])
-    axes = _pick(data, batch) + (new + _pick(data, free) if flip else _pick(data, free) + new)
-    if not isinstance(kernel, Weight):
-        means = isinstance(kernel, Constant) and kernel.window_means
-        return _averaged(builder, data, axes, means and ax.all_labels(_pick(data, summed)) == {ax.SPACE})
-    if not summed:
-        builder.keep(kernel, "an outer product with data is no layer of the vocabulary")
+    width = len(dims.free)
+    start = len(along.batch) if flip else len(size) - width
+    new: ax.Axes = tuple(((ax.CHANNEL, n),) for n in size[start : start + width])
+    if isinstance(weight, Constant) and width == len(along.summed):
+        new = tuple(ax.resize(data.axes[d], n) for d, n in zip(along.summed, size[start:], strict=False))
+    free = _pick(data, along.free)
+    axes = _pick(data, along.batch) + (new + free if flip else free + new)
+    if not isinstance(weight, Weight):
+        means = isinstance(weight, Constant) and weight.window_means
+        return _averaged(builder, data, axes, means and ax.all_labels(_pick(data, along.summed)) == {ax.SPACE})
+    if not along.summed:
+        builder.keep(weight, "an outer product with data is no layer of the vocabulary")
         return merge_data(builder, [data], axes)
-    weight_shape = shape_of(eqn.invars[0 if flip else 1])
-    groups = math.prod(weight_shape[d] for d in dims[0])
-    out = groups * math.prod(weight_shape[d] for d in dims[2])
-    into = math.prod(weight_shape[d] for d in dims[1])
-    pairs = [(kernel.axes[d], "O") for d in (*dims[0], *dims[2])] + [(kernel.axes[d], "I") for d in dims[1]]
-    primitive = Primitive.SEP_CONV if groups > 1 else Primitive.CONV
-    drops = not any(axis != ((ax.BATCH, size_of(axis)),) for axis in _pick(data, [*batch, *free]))
-    return _kernel(builder, data, kernel, letters_of(kernel, pairs), primitive, (out, into, 1, 1), axes, drops=drops)
+    sizes = shape_of(eqn.invars[0 if flip else 1])
+    groups = math.prod(sizes[d] for d in dims.batch)
+    out = groups * math.prod(sizes[d] for d in dims.free)
+    into = math.prod(sizes[d] for d in dims.summed)
+    letters = {**dict.fromkeys((*dims.batch, *dims.free), "O"), **dict.fromkeys(dims.summed, "I")}
+    layer = _Layer(
+        Primitive.SEP_CONV if groups > 1 else Primitive.CONV,
+        (out, into, 1, 1),
+        letters_of(weight, [(weight.axes[d], letter) for d, letter in letters.items()]),
+        sees_space=any(axis != ((ax.BATCH, size_of(axis)),) for axis in _pick(data, [*along.batch, *along.free])),
+    )
+    return _kernel(builder, data, weight, layer, axes)
 
 
 def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: bool) -> Data:
-    """Data times a constant matrix. Window means along both spatial axes are an adaptive pooling, which the reference
-    counts as a mean over space whatever its output size.
+    """Data times a constant matrix.
+
+    Window means along both spatial axes are an adaptive pooling, a mean over space to the reference whatever its size.
+
     """
     result = merge_data(builder, [data], axes)
     if not means:
@@ -121,40 +131,29 @@ def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: bool) -> 
     return Data(frozenset({builder.node(Primitive.GLOB_AVG, data.nodes)}), axes)
 
 
-def _kernel(
-    builder: GraphBuilder,
-    data: Data,
-    kernel: Weight,
-    letters: str | None,
-    primitive: Primitive,
-    shape: NodeShape,
-    axes: ax.Axes,
-    *,
-    drops: bool,
-) -> Data:
+def _kernel(builder: GraphBuilder, data: Data, kernel: Weight, layer: _Layer, axes: ax.Axes) -> Data:
     """The node of a convolution or linear layer. Slices of one leaf that meet the same data are one layer."""
     if kernel.leaf is None:
         builder.keep(kernel, "several leaves are joined into one kernel")
         return merge_data(builder, [data], axes)
     for row in data.nodes:
         if builder.nodes[row].primitive is Primitive.GLOB_AVG:
-            builder.nodes[row].drops_axes = drops and builder.nodes[row].drops_axes is not False
+            builder.nodes[row].drops_axes = not layer.sees_space and builder.nodes[row].drops_axes is not False
     key = (kernel.leaf, tuple(position for _, position in kernel.index), data.nodes)
     node = builder.shared.get(key) if kernel.part else None
     if node is None:
-        if kernel.part:
-            shape = _whole_shape(kernel, letters, shape)
-        node = builder.shared[key] = builder.node(primitive, data.nodes, shape, squeezed=data.squeezed)
-        builder.use(kernel, letters, Role.KERNEL, node)
+        shape = _whole_shape(kernel, layer) if kernel.part else layer.shape
+        node = builder.shared[key] = builder.node(layer.primitive, data.nodes, shape, squeezed=data.squeezed)
+        builder.use(kernel, layer.letters, Role.KERNEL, node)
     return Data(frozenset({node}), axes, squeezed=data.squeezed, kernel_open=True)
 
 
-def _whole_shape(kernel: Weight, letters: str | None, shape: NodeShape) -> NodeShape:
+def _whole_shape(kernel: Weight, layer: _Layer) -> NodeShape:
     """Shape of the layer whose kernel is the whole leaf."""
-    if letters is None or kernel.leaf is None:
-        return shape
+    if layer.letters is None or kernel.leaf is None:
+        return layer.shape
     sizes = {"O": 1, "I": 1, "H": 1, "W": 1}
-    for letter, size in zip(letters, kernel.leaf.shape[len(kernel.index) :], strict=True):
+    for letter, size in zip(layer.letters, kernel.leaf.shape[len(kernel.index) :], strict=True):
         sizes[letter] *= size
     return sizes["O"], sizes["I"], sizes["H"], sizes["W"]
 

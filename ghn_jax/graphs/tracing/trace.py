@@ -51,7 +51,7 @@ def trace(
     Raises:
       ValueError: for a model that cannot be traced, and with `strict` for leaves that cannot be predicted.
     """
-    name = name or getattr(model, "__name__", None) or type(model).__name__
+    name = name or str(getattr(model, "__name__", None) or type(model).__name__)
     shape = tuple(input_shape) if len(input_shape) == 4 else (2, *input_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     traceable = as_traceable(model, images, params, call_kwargs or {})

@@ -13,6 +13,7 @@ from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
 
 RULES = {**views.RULES, **arithmetic.RULES, **linear.RULES, **pooling.RULES}
 
+
 def walk(builder: GraphBuilder, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
     """Values of the outputs of an open `jaxpr` from those of its constants and inputs."""
     known: dict[Any, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
