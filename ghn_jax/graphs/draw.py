@@ -38,10 +38,11 @@ _SUFFIXES = (".png", ".pdf", ".svg")
 _LEVEL_INCHES = 0.36
 _HEIGHT_INCHES = 0.32
 _NODE_POINTS = 15.0  # diameter of a node
+_STUB = 0.62  # length of a stub, in levels
 _ROW_GAP = 1.6  # free height between rows
 _ASPECT = 1.5  # width / height that rows are wrapped to
 _MIN_LEVELS = 24  # a row is at least as long, if there are as many levels
-_LEGEND_INCHES = 1.4  # width of a column of the legend
+_LEGEND_INCHES = 1.5  # width of a column of the legend
 _DPI = 130
 
 
@@ -79,7 +80,7 @@ def draw(graph: ArchGraph, path: str | os.PathLike[str]) -> None:
     title = f"{graph.name}: {graph.num_nodes} nodes, {graph.num_edges} edges, {graph.num_params:,} weights"
     axes.set_title(title, loc="left", fontsize=12)
     columns = int(width * _LEVEL_INCHES / _LEGEND_INCHES)
-    figure.legend(loc="outside lower left", ncols=columns, fontsize=9, frameon=False, handletextpad=0.3)
+    figure.legend(loc="outside lower left", ncols=columns, fontsize=9, frameon=False, labelspacing=1.0)
     handle, partial = tempfile.mkstemp(suffix=target.suffix, prefix=f".{target.stem}-", dir=target.parent)
     os.close(handle)
     try:
@@ -121,19 +122,20 @@ def _draw_links(axes: "Axes", layout: Layout, x: np.ndarray, y: np.ndarray, rows
     row_of_level = np.repeat(np.arange(len(rows)), [last - first for first, last in rows])
     step = np.linspace(0.0, 1.0, 13)
     bend = step**2 * (3 - 2 * step)
-    curves, stubs = [], set()
+    curves: list[np.ndarray] = []
+    stubs: dict[tuple[int, float], set[int]] = {}  # (item, direction) -> sources that leave or enter a row there
     for source, target in layout.links.tolist():
         if row_of_level[layout.levels[source]] == row_of_level[layout.levels[target]]:
             across = x[source] + (x[target] - x[source]) * step
             curves.append(np.stack([across, y[source] + (y[target] - y[source]) * bend], axis=1))
         else:
-            label = int(layout.sources[source])
-            stubs.add((x[source], y[source], 0.62, label))
-            stubs.add((x[target], y[target], -0.62, label))
-    for at, height, length, label in sorted(stubs):
-        curves.append(np.array([[at, height], [at + length, height]]))
+            stubs.setdefault((source, _STUB), set()).add(int(layout.sources[source]))
+            stubs.setdefault((target, -_STUB), set()).add(int(layout.sources[source]))
+    for (item, length), sources in stubs.items():
+        curves.append(np.array([[x[item], y[item]], [x[item] + length, y[item]]]))
+        label = "\n".join(map(str, sorted(sources)))
         side = "left" if length > 0 else "right"
-        axes.text(at + 1.1 * length, height, str(label), ha=side, va="center", fontsize=5, color="#555555")
+        axes.text(x[item] + 1.1 * length, y[item], label, ha=side, va="center", fontsize=5, color="#555555")
     axes.add_collection(LineCollection(curves, colors="#9a9a9a", linewidths=0.8, zorder=1))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghn_jax.networks.zoo import layers, mobilenet, shufflenet
+from ghn_jax.networks.zoo import layers, mobilenet_v3, shufflenet
 
 
 def image(seed, height, width, channels=2):
@@ -74,4 +74,4 @@ def test_shuffle_interleaves_the_halves():
 
 @pytest.mark.parametrize(("width", "expected"), [(4, 8), (16, 16), (18, 24), (22, 24), (24, 24), (60, 64), (10, 16)])
 def test_squeeze_widths(width, expected):
-    assert mobilenet.divisible_by_8(width) == expected
+    assert mobilenet_v3.divisible_by_8(width) == expected

@@ -5,14 +5,11 @@ norm side by side (``conv1``, ``bn1``) and the parameter paths follow its names.
 """
 
 import math
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-Activation = Callable[[jax.Array], jax.Array]
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
