@@ -31,7 +31,7 @@ def constant(eqn: Any, values: Sequence[Value]) -> Constant:
     scalar = not shape_of(eqn.outvars[0])
     if scalar and name in _FOLDED and all(v.value is not None for v in known):
         return Constant(value=_FOLDED[name](*(v.value for v in known)))
-    if scalar:
+    if scalar or not known:
         return Constant()
     power = _power(eqn, values)
     if name == "rsqrt" or power == -0.5 or (known[-1].root and (name == "div" or power == -1)):

@@ -4,11 +4,13 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from ghn_jax.graphs.param_spec import Path
+
+Result = TypeVar("Result")
 
 EVALUATION_FLAGS: Mapping[str, bool] = {
     "train": False,
@@ -41,6 +43,19 @@ def evaluation_flags(function: Callable[..., Any]) -> dict[str, bool]:
     return {flag: value for flag, value in EVALUATION_FLAGS.items() if flag in taken}
 
 
+def abstractly(trace: Callable[[], Result]) -> Result:
+    """Runs a tracing function; once more with constants computed on the spot if the model reads one of them.
+
+    Some models build tables such as stochastic-depth rates with jax.numpy and read them as Python numbers, which fails
+    under every transformation of JAX unless constants are evaluated eagerly.
+    """
+    try:
+        return trace()
+    except jax.errors.ConcretizationTypeError:
+        with jax.ensure_compile_time_eval():
+            return trace()
+
+
 def from_linen(module: Any, images: jax.ShapeDtypeStruct, call_kwargs: Mapping[str, Any]) -> Traceable:
     """A Flax linen module: initialised abstractly, every collection but `params` is state."""
     import flax.linen as nn
@@ -48,7 +63,8 @@ def from_linen(module: Any, images: jax.ShapeDtypeStruct, call_kwargs: Mapping[s
 
     kwargs = {**evaluation_flags(type(module).__call__), **call_kwargs}
     keys = {name: abstract_key() for name in ("params", "dropout")}
-    variables = nn.meta.unbox(jax.eval_shape(lambda rngs, x: module.init(rngs, x, **kwargs), keys, images))
+    variables = abstractly(lambda: jax.eval_shape(lambda rngs, x: module.init(rngs, x, **kwargs), keys, images))
+    variables = nn.meta.unbox(variables)
     params = variables.pop("params", {})
 
     def apply(params: Any, state: Any, x: Any) -> Any:

@@ -11,7 +11,7 @@ from ghn_jax.graphs.tracing.axes import data_axes, leaf_axes
 from ghn_jax.graphs.tracing.builder import GraphBuilder
 from ghn_jax.graphs.tracing.combine import constant_of
 from ghn_jax.graphs.tracing.finish import finish
-from ghn_jax.graphs.tracing.frontends import as_traceable, path_of
+from ghn_jax.graphs.tracing.frontends import abstractly, as_traceable, path_of
 from ghn_jax.graphs.tracing.values import Constant, Data, Leaf, Value, Weight
 from ghn_jax.graphs.tracing.walk import walk
 
@@ -60,7 +60,7 @@ def trace(
         result = traceable.apply(params, state, x)
         return result if output is None else output(result)
 
-    closed = jax.make_jaxpr(forward)(traceable.params, traceable.state, images)
+    closed = abstractly(lambda: jax.make_jaxpr(forward)(traceable.params, traceable.state, images))
     if len(closed.out_avals) != 1:
         raise ValueError(
             f"architecture {name!r}: the model returns {len(closed.out_avals)} arrays; "
