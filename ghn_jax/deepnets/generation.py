@@ -11,7 +11,8 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
-from ghn_jax.deepnets.reader import meta_path
+from ghn_jax.deepnets.hdf5 import dataset, group
+from ghn_jax.deepnets.meta_file import meta_path
 from ghn_jax.deepnets.sampler import REJECTIONS, sample_args
 from ghn_jax.deepnets.splits import split_rules
 from ghn_jax.deepnets.statistics import COLUMNS, measure
@@ -107,17 +108,15 @@ def make_part(file: pathlib.Path, split: str, seed: int, part: range) -> None:
     records, rows = [], []
     rejections = np.zeros(len(REJECTIONS), np.int64)
     with h5py.File(partial, "w") as out:
-        group = out.create_group("nets")
+        nets = out.create_group("nets")
         for index in part:
             args, reasons = sample_args(split, index, seed)
             for reason in reasons:
                 rejections[REJECTIONS.index(reason)] += 1
             entry = make_entry(split, args, f"{split}/{index}")
-            add_pair(group, str(index), entry)
+            add_pair(nets, str(index), entry)
             records.append(json.dumps(entry.record))
-            params = entry.record["num_params"]["cifar10"]
-            path = index % _PATHS_MEASURED_EVERY == 0
-            rows.append(measure(entry.graph, args.n_cells, params, path=path))
+            rows.append(measure(entry.graph, args, path=index % _PATHS_MEASURED_EVERY == 0))
         out.create_dataset("records", data=records, dtype=h5py.string_dtype())
         out.create_dataset("statistics", data=np.array(rows, np.float64).reshape(-1, len(COLUMNS)))
         out.create_dataset("rejections", data=rejections)
@@ -142,9 +141,10 @@ def _join(path: pathlib.Path, files: list[pathlib.Path], plan: GenerationPlan, p
     with DatasetWriter(path) as writer:
         for file, part in zip(files, plan.parts, strict=True):
             with h5py.File(file, "r") as source:
-                for index, record in zip(part, source["records"].asstr()[:], strict=True):
-                    writer.add_copy(plan.split, source["nets"][str(index)], record)
-                rows.append(source["statistics"][:])
-                rejections += source["rejections"][:]
+                records = dataset(source, "records").asstr()[:]
+                for index, record in zip(part, records, strict=True):
+                    writer.add_copy(plan.split, group(source, f"nets/{index}"), record)
+                rows.append(dataset(source, "statistics")[:])
+                rejections += dataset(source, "rejections")[:].astype(np.int64)
             progress("joining", len(part))
     return Generated(np.concatenate(rows), dict(zip(REJECTIONS, rejections.tolist(), strict=True)))

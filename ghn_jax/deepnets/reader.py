@@ -1,7 +1,6 @@
 """Reads the release's dataset files: an HDF5 file of graphs and a JSON file of arguments beside it."""
 
 import functools
-import json
 import os
 import pathlib
 from typing import Any
@@ -11,15 +10,11 @@ import numpy as np
 
 from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
+from ghn_jax.deepnets.hdf5 import dataset
+from ghn_jax.deepnets.meta_file import MetaFile, meta_path
 from ghn_jax.deepnets.splits import WIDE_FACTOR, WIDE_FACTOR_LARGE_IMAGES
 from ghn_jax.deepnets.stored import Labels, StoredGraph, attach_labels, labels_agree
 from ghn_jax.graphs.arch_graph import ArchGraph
-
-
-def meta_path(path: str | os.PathLike[str]) -> pathlib.Path:
-    """JSON file that belongs to an HDF5 file: ``NAME.hdf5`` -> ``NAME_meta.json``."""
-    path = pathlib.Path(path)
-    return path.with_name(f"{path.stem}_meta.json")
 
 
 class DatasetReader:
@@ -46,21 +41,21 @@ class DatasetReader:
                 raise ValueError(f"{file}: no such file; a data set is NAME.hdf5 with NAME_meta.json beside it")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what is open or was read."""
-        kept = ("path", "split", "num_classes", "image_size")
-        return {**{key: getattr(self, key) for key in kept}, "_opened": None}
+        """Everything but the open file."""
+        return {**self.__dict__, "_opened": None}
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self._meta)
 
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Entries of ``nets`` as they stand in the JSON: arguments and statistics of each network."""
-        return self._meta["nets"]
+    def record(self, index: int) -> dict[str, Any]:
+        """Entry of ``nets`` as it stands in the JSON: arguments and statistics of a network."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: {self.split!r} has {len(self)} networks, asked for number {index}")
+        return self._meta.record(index)
 
     def args(self, index: int) -> NetworkArgs:
         """Arguments of a network; ``wide`` at its full width, ``train`` at C = 32 (use `draw_width`)."""
-        record = self._record(index)
+        record = self.record(index)
         try:
             args = NetworkArgs.from_json(record, num_classes=self.num_classes, image_size=self.image_size)
         except (ValueError, TypeError) as error:
@@ -76,8 +71,8 @@ class DatasetReader:
 
     def stored(self, index: int) -> StoredGraph:
         """The pair of labels and distances as it stands in the file: what the release feeds its GHNs."""
-        labels, distances = self._pair(index)
-        return attach_labels(self.args(index), self._name(index), labels, distances)
+        args = self.args(index)
+        return attach_labels(args, self._name(index), *self._pair(index))
 
     def labels_agree(self, index: int) -> bool:
         """Whether the stored labels are on the rows that the stored distances give them."""
@@ -96,30 +91,9 @@ class DatasetReader:
     def _name(self, index: int) -> str:
         return f"{self.split}/{index}"
 
-    def _record(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.path}: {self.split!r} has {len(self)} networks, asked for number {index}")
-        return self.records[index]
-
     @functools.cached_property
-    def _meta(self) -> dict[str, Any]:
-        """The split's part of the JSON."""
-        path = meta_path(self.path)
-        try:
-            data = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path}: not a complete JSON file ({error})") from error
-        if not isinstance(data, dict) or self.split not in data:
-            known = ", ".join(data) if isinstance(data, dict) else "none"
-            raise ValueError(f"{path}: split {self.split!r} is missing; splits there: {known}")
-        meta = data[self.split]
-        for key in ("nets", "meta"):
-            if key not in meta:
-                raise ValueError(f"{path}: {key!r} of split {self.split!r} is missing")
-        for key in ("primitives_ext", "unique_op_names"):
-            if key not in meta["meta"]:
-                raise ValueError(f"{path}: table {key!r} of split {self.split!r} is missing")
-        return meta
+    def _meta(self) -> MetaFile:
+        return MetaFile.scan(meta_path(self.path), self.split)
 
     def _file(self) -> h5py.File:
         """The file, opened by this very process."""
@@ -132,15 +106,13 @@ class DatasetReader:
 
     def _pair(self, index: int) -> tuple[Labels, np.ndarray]:
         """Labels of the rows and uint8 (N, N) distances."""
-        self._record(index)
         file = self._file()
         arrays = {}
         for key in ("nodes", "adj"):
             place = f"{self.split}/{index}/{key}"
-            if place not in file:
-                raise ValueError(f"{self.path}: {place!r} is missing")
+            stored = dataset(file, place)
             try:
-                arrays[key] = np.asarray(file[place])
+                arrays[key] = np.asarray(stored)
             except OSError as error:
                 raise ValueError(f"{self.path}: {place!r} cannot be read ({error})") from error
         nodes, distances = arrays["nodes"], arrays["adj"]
@@ -152,12 +124,9 @@ class DatasetReader:
         return self._labels(nodes, index), distances.astype(np.uint8)
 
     def _labels(self, nodes: np.ndarray, index: int) -> Labels:
-        tables = self._meta["meta"]
+        types, names = self._meta.types, self._meta.op_names
         try:
-            return tuple(
-                (tables["primitives_ext"][str(kind)], cell, tables["unique_op_names"][str(op)])
-                for kind, cell, op in nodes.tolist()
-            )
+            return tuple((types[str(kind)], cell, names[str(op)]) for kind, cell, op in nodes.tolist())
         except KeyError as error:
             raise ValueError(
                 f"{meta_path(self.path)}: {self._name(index)!r} uses number {error.args[0]}, missing in its tables"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ghn_jax.deepnets.genotype import NetworkArgs
+from ghn_jax.deepnets.widths import counted_params
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.vocabulary import Primitive
 
@@ -60,11 +62,12 @@ COLUMNS = ("cells", "nodes", "edges", "params", "batch_norm", "path", *(p.label 
 """Columns of a table of statistics, one row an architecture; ``path`` is NaN where it was not measured."""
 
 
-def measure(graph: ArchGraph, cells: int, params: int, *, path: bool) -> list[float]:
-    """One row of a table: `COLUMNS`."""
+def measure(graph: ArchGraph, args: NetworkArgs, *, path: bool) -> list[float]:
+    """One row of a table: `COLUMNS`; `path` says whether to measure the mean path."""
     counts = np.bincount(graph.node_types, minlength=len(Primitive))
+    params = counted_params(args)
     length = mean_path(graph) if path else float("nan")
-    return [cells, graph.num_nodes, graph.num_edges, params, counts[Primitive.BN] > 0, length, *counts.tolist()]
+    return [args.n_cells, graph.num_nodes, graph.num_edges, params, args.norm is not None, length, *counts.tolist()]
 
 
 def mean_path(graph: ArchGraph) -> float:

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
         return args, network_graph(args, f"{self.split}/{index}")
 
 
-def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) -> Iterator[MetaBatch]:
+def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) -> Generator[MetaBatch, None, None]:
     """The meta-batches that `stream` would give, in the same order, made by other processes ahead of their use.
 
     Args:

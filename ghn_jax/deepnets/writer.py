@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from ghn_jax.deepnets.genotype import NetworkArgs
-from ghn_jax.deepnets.reader import meta_path
+from ghn_jax.deepnets.hdf5 import group
+from ghn_jax.deepnets.meta_file import meta_path
 from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR
 from ghn_jax.deepnets.stored import Labels, labelled_graph
 from ghn_jax.deepnets.widths import counted_params
@@ -98,9 +99,9 @@ def _numbers(labels: Labels, name: str) -> list[tuple[int, int, int]]:
         ) from None
 
 
-def add_pair(group: h5py.Group, name: str, entry: Entry) -> None:
+def add_pair(parent: h5py.Group, name: str, entry: Entry) -> None:
     """Writes nodes and (compressed) distances of one network into a group."""
-    place = group.create_group(name)
+    place = parent.create_group(name)
     place.create_dataset("nodes", data=entry.nodes)
     place.create_dataset("adj", data=entry.adj, chunks=entry.adj.shape, compression="gzip", compression_opts=1)
 
@@ -145,16 +146,16 @@ class DatasetWriter:
 
     def add(self, split: str, args: NetworkArgs) -> None:
         """Appends a network to a split."""
-        group, index = self._next(split)
+        parent, index = self._next(split)
         entry = make_entry(split, args, f"{split}/{index}")
         self._write_record(json.dumps(entry.record))
-        add_pair(group, str(index), entry)
+        add_pair(parent, str(index), entry)
 
     def add_copy(self, split: str, source: h5py.Group, record: str) -> None:
         """Appends a network as `add_pair` wrote it, with its JSON text."""
-        group, index = self._next(split)
+        parent, index = self._next(split)
         self._write_record(record)
-        source.file.copy(source, group, str(index))
+        source.file.copy(source, parent, str(index))
 
     def _next(self, split: str) -> tuple[h5py.Group, int]:
         if split != self._split:
@@ -166,7 +167,7 @@ class DatasetWriter:
             self._file.create_group(split)
         index = self._counts[split]
         self._counts[split] += 1
-        return self._file[split], index
+        return group(self._file, split), index
 
     def _write_record(self, record: str) -> None:
         if self._counts[str(self._split)] > 1:

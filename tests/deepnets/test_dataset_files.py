@@ -12,7 +12,8 @@ import pytest
 from network_args import small_args
 
 from ghn_jax.deepnets import DatasetReader, DatasetWriter, NetworkArgs, network_graph
-from ghn_jax.deepnets.reader import meta_path
+from ghn_jax.deepnets.hdf5 import dataset
+from ghn_jax.deepnets.meta_file import meta_path
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.deepnets.writer import MOST_OPS
 from ghn_jax.graphs import ArchGraph
@@ -51,15 +52,15 @@ def test_what_is_written_can_be_read(path: pathlib.Path, split: str):
         assert np.array_equal(stored.node_types, graph.node_types)
         assert np.array_equal(stored.node_shapes, graph.node_shapes)
         assert stored.params == graph.params
-        assert stored.num_nodes == graph.num_nodes == reader.records[index]["num_nodes"]
+        assert stored.num_nodes == graph.num_nodes == reader.record(index)["num_nodes"]
 
 
 def test_files_look_like_those_of_the_release(path: pathlib.Path):
     with h5py.File(path) as file:
         assert file.attrs["title"] == "DeepNets-1M"
-        pair = file["wide/0"]
-        assert (pair["adj"].dtype, pair["nodes"].dtype) == (np.uint8, np.uint16)
-        assert pair["nodes"].shape == (len(pair["adj"]), 3)
+        adj, nodes = dataset(file, "wide/0/adj"), dataset(file, "wide/0/nodes")
+        assert (adj.dtype, nodes.dtype) == (np.uint8, np.uint16)
+        assert nodes.shape == (len(adj), 3)
     meta = json.loads(meta_path(path).read_text())
     assert list(meta) == ["train", "wide"]
     assert meta["wide"]["nets"][0]["C"] == 32
@@ -69,7 +70,7 @@ def test_files_look_like_those_of_the_release(path: pathlib.Path):
 
 def test_labels_on_wrong_rows_are_found(path: pathlib.Path):
     with h5py.File(path, "r+") as file:
-        nodes = file["train/2/nodes"]
+        nodes = dataset(file, "train/2/nodes")
         nodes[:] = nodes[:][np.r_[0, 2, 1, 3 : len(nodes)]]
     reader = DatasetReader(path, "train")
     assert [reader.labels_agree(index) for index in range(COUNT)] == [True, True, False, True, True]
@@ -159,26 +160,28 @@ def _cut(json_file: bool) -> Callable[[pathlib.Path], None]:
 
 def _reshape(path: pathlib.Path) -> None:
     with h5py.File(path, "r+") as file:
-        nodes = file["train/0/nodes"][:-1]
+        nodes = dataset(file, "train/0/nodes")[:-1]
         del file["train/0/nodes"]
         file["train/0/nodes"] = nodes
 
 
 def _rename(path: pathlib.Path) -> None:
     with h5py.File(path, "r+") as file:
-        file["train/0/nodes"][1] = file["train/0/nodes"][2]
+        nodes = dataset(file, "train/0/nodes")
+        nodes[1] = nodes[2]
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (_cut(json_file=False), r"nets\.hdf5: not a complete HDF5 file"),
-        (_cut(json_file=True), r"nets_meta\.json: not a complete JSON file"),
+        (_cut(json_file=True), r"nets_meta\.json: not a complete JSON file of networks \("),
         (_drop("train"), r"nets\.hdf5: 'train/0/nodes' is missing"),
         (_drop("train/0/adj"), r"nets\.hdf5: 'train/0/adj' is missing"),
         (_reshape, r"nets\.hdf5: 'train/0' must hold nodes \(N, 3\) and adj \(N, N\), found \("),
         (_rename, "'train/0': no stored node is parameter 'stem"),
         (_edit(lambda meta: meta.pop("train")), r"nets_meta\.json: split 'train' is missing; splits there: wide"),
+        (_edit(lambda meta: meta["train"].pop("meta")), "'meta' of split 'train' is missing"),
         (_edit(lambda meta: meta["train"].pop("nets")), "'nets' of split 'train' is missing"),
         (_edit(lambda meta: meta["train"]["meta"].pop("unique_op_names")), "table 'unique_op_names' of split 'train'"),
         (
@@ -197,10 +200,10 @@ def test_broken_files_are_named(path: pathlib.Path, spoil: Callable[[pathlib.Pat
 
 def test_an_extra_parameter_is_named(path: pathlib.Path):
     with h5py.File(path, "r+") as file:
-        nodes = file["train/0/nodes"][:]
+        nodes = dataset(file, "train/0/nodes")[:]
         wrong = nodes[-1].copy()
         wrong[1] += 1
-        adj = np.pad(file["train/0/adj"][:], (0, 1))
+        adj = np.pad(dataset(file, "train/0/adj")[:], (0, 1))
         del file["train/0"]
         file["train/0/nodes"], file["train/0/adj"] = np.concatenate([nodes, wrong[None]]), adj
     with pytest.raises(ValueError, match="the network has no parameter 'classifier"):
@@ -217,3 +220,31 @@ def test_indices_end(path: pathlib.Path):
         DatasetReader(path, "train").args(5)
     with pytest.raises(ValueError, match="cutoff must be between 1 and 250, got 251"):
         DatasetReader(path, "train").stored(0).distances(251)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"expected one of '\{' at byte 0, found 'the end'"),
+        ("[1, 2]", r"expected one of '\{' at byte 0, found '\['"),
+        ("{}", "split 'train' is missing; splits there: none"),
+        ('{"train": {"nets": [{}', r"expected one of ',\]' at byte 22, found 'the end'"),
+    ],
+)
+def test_foreign_json_is_named(path: pathlib.Path, text: str, message: str):
+    meta_path(path).write_text(text)
+    with pytest.raises(ValueError, match=rf"nets_meta\.json: .*{message}"):
+        len(DatasetReader(path, "train"))
+
+
+def test_json_may_be_laid_out_in_any_way(path: pathlib.Path):
+    expected = [DatasetReader(path, "wide").record(index) for index in range(COUNT)]
+    meta = json.loads(meta_path(path).read_text())
+    meta = {"other": [], "wide": dict(reversed(meta["wide"].items()), note="\u00fc\u2264"), "val": {"nets": []}}
+    meta["wide"]["nets"][1]["comment"] = "\u00fc"
+    meta_path(path).write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
+    reader = DatasetReader(path, "wide")
+    assert reader.record(1).pop("comment") == "\u00fc"
+    assert [reader.record(index) for index in (0, 2, 3, 4)] == [expected[index] for index in (0, 2, 3, 4)]
+    with pytest.raises(ValueError, match="'meta' of split 'val' is missing"):
+        len(DatasetReader(path, "val"))

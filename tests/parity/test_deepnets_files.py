@@ -27,7 +27,7 @@ def test_stored_pairs_hold_what_the_networks_hold(split: str):
     nets = reader(split)
     for index in range(len(nets)):
         stored, graph = nets.stored(index), nets.graph(index)
-        assert stored.num_nodes == graph.num_nodes == nets.records[index]["num_nodes"]
+        assert stored.num_nodes == graph.num_nodes == nets.record(index)["num_nodes"]
         assert np.array_equal(np.bincount(stored.node_types), np.bincount(graph.node_types))
         assert len(stored.params) == len(graph.params)
         assert len({spec.node for spec in stored.params}) == len({spec.node for spec in graph.params})
