@@ -110,7 +110,7 @@ def update(
 ) -> tuple[TrainState, UpdateReport]:
     """One update, or the same state with `skipped` counted if the loss () or the gradient is not finite."""
     chex.assert_trees_all_equal_shapes(state.params, gradient)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     steps, moments = direction(config).update(gradient, state.moments, state.params)
     params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
