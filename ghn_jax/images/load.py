@@ -10,7 +10,6 @@ from ghn_jax.images.image_set import ImageSet, Style, measured_style
 from ghn_jax.images.records import FolderRecords, decode_all
 from ghn_jax.images.splits import last_of_each_class, last_tenth
 from ghn_jax.images.stream import ImageStream
-from ghn_jax.images.tfds_sets import open_tfds, tfds_records
 
 IN_MEMORY_BYTES = 2_000_000_000
 """Sets that decode to more than this are streamed."""
@@ -47,6 +46,8 @@ def load_images(
         train, test, classes, key = _open_folder(pathlib.Path(name.removeprefix("folder:")))
         own_size, rows, style = 32, last_of_each_class(train.labels), None
     else:
+        from ghn_jax.images.tfds_sets import open_tfds, tfds_records  # slow to import; other sets do without
+
         prepared = open_tfds(name, data_dir)
         base = name.partition("/")[0].partition(":")[0]
         train, test = tfds_records(prepared)

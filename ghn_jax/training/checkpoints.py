@@ -10,6 +10,9 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 Tree = TypeVar("Tree")
 
+UNMEASURED = -1.0
+"""Metric of a checkpoint between two validations: below every accuracy."""
+
 
 class Checkpoints:
     """The last `keep_last` checkpoints of a run and the one with the highest metric.
@@ -20,11 +23,14 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, keep_last: int = 2) -> None:
         if keep_last < 1:
             raise ValueError(f"keep_last must be at least 1, got {keep_last}")
-        best = policies.BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False)
+        best = policies.BestN(get_metric_fn=_metric, n=1)
         keep = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best])
         self._manager = ocp.CheckpointManager(
             folder.resolve() / "checkpoints",
-            options=ocp.CheckpointManagerOptions(preservation_policy=keep, enable_async_checkpointing=True),
+            # Metrics are stored only where best_fn is set, though it is the policy that decides what is kept.
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep, best_fn=_metric, enable_async_checkpointing=True
+            ),
         )
 
     def save(self, step: int, state: Any, rest: Mapping[str, Any], metric: float | None = None) -> None:
@@ -32,7 +38,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), rest=ocp.args.JsonSave(dict(rest)))
-        metrics = None if metric is None else {"metric": float(metric)}
+        metrics = {"metric": UNMEASURED if metric is None else float(metric)}
         self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def latest(self) -> int | None:
@@ -40,10 +46,9 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The checkpoint with the highest metric, or the newest if none has one."""
-        measured = {s: self._manager.metrics(s) for s in self._manager.all_steps()}
-        scores = {step: _metric(metrics) for step, metrics in measured.items() if metrics}
-        return max(scores, key=lambda step: (scores[step], step)) if scores else self.latest()
+        """The checkpoint with the highest metric, the newest of equal ones; None without any."""
+        scores = {step: _metric(self._manager.metrics(step)) for step in self._manager.all_steps()}
+        return max(scores, key=lambda step: (scores[step], step), default=None)
 
     def restore(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
         """State with the structure, dtypes and placement of `like`, and the rest.
@@ -65,5 +70,5 @@ class Checkpoints:
         self._manager.close()
 
 
-def _metric(metrics: Mapping[str, float]) -> float:
+def _metric(metrics: Any) -> float:
     return metrics["metric"]
