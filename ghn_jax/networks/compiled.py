@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.segments import Segment, signature
 
 Shapes = tuple[jax.ShapeDtypeStruct, ...]
@@ -134,7 +135,8 @@ def compile_segment(key: ProgramKey) -> Program:
     rng = placed(jax.eval_shape(lambda: jax.random.key(0))) if random else None
 
     def run(params: Any, inputs: Any, rng: Any) -> Any:
-        return key.segment.run(params, inputs, rng, key.train)
+        with compiling_for(jax.default_backend() if key.device is None else key.device.platform):
+            return key.segment.run(params, inputs, rng, key.train)
 
     if not key.wanted:
         return Program(jax.jit(run).lower(params, inputs, rng).compile(), None)

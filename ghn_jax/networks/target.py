@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.networks import ends
+from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.layers import Norm
 from ghn_jax.networks.plan import IMAGES, LayerCall, network_plan
 
@@ -19,12 +20,15 @@ class TargetNetwork(nn.Module):
         statistics in the collection ``batch_stats``, used when not training.
       drop_path: probability of dropping an op's output for one image, in training only.
       auxiliary: whether training also returns the logits of an auxiliary head.
+      platform: "cpu" takes the formulations that are fast on CPUs, which large nets are slow to compile with; None
+        (default) XLA's own, which a tracer can read.
     """
 
     args: NetworkArgs
     momentum: float | None = None
     drop_path: float = 0.0
     auxiliary: bool = False
+    platform: str | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -35,6 +39,10 @@ class TargetNetwork(nn.Module):
         Returns:
           Logits, or (logits, auxiliary logits) if `auxiliary` and `train`.
         """
+        with compiling_for(self.platform):
+            return self._run(images, train)
+
+    def _run(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, jax.Array]:
         plan = network_plan(self.args, self.momentum)
         values = {IMAGES: images}
         for call in plan.calls:

@@ -1,25 +1,77 @@
 """Pooling over 3 x 3 windows, padding 1."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ghn_jax.networks.kernels.platform import on_cpu
+
+_PADDING = ((0, 0), (1, 1), (1, 1), (0, 0))
+_TAPS = [(i, j) for i in range(3) for j in range(3)]
+
 
 def max_pool(x: jax.Array, stride: int) -> jax.Array:
-    return lax.reduce_window(
-        x, np.array(-np.inf, x.dtype), lax.max, (1, 3, 3, 1), (1, stride, stride, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    )
+    """Maximum of each window of x (B, H, W, C); its gradient goes to the first of equal pixels."""
+    return (_fast_max if on_cpu() else plain_max_pool)(x, stride)
 
 
-def window_counts(size: int, stride: int) -> np.ndarray:
+def plain_max_pool(x: jax.Array, stride: int) -> jax.Array:
+    """`max_pool` by XLA's window reduction, whose gradient (select-and-scatter) is slow on CPU."""
+    lowest = np.array(-np.inf, x.dtype)
+    return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), _PADDING)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _fast_max(x: jax.Array, stride: int) -> jax.Array:
+    return _max_forward(x, stride)[0]
+
+
+def _max_forward(x, stride):  # noqa: ANN
+    height, width = (-(-size // stride) for size in x.shape[1:3])
+    padded = jnp.pad(x, _PADDING, constant_values=-jnp.inf)
+    best = jnp.full((x.shape[0], height, width, x.shape[3]), -jnp.inf, x.dtype)
+    place = jnp.full(best.shape, 4, jnp.int8)
+    for tap, (i, j) in enumerate(_TAPS):
+        window = padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
+        # NaN must win, as it does in XLA's maximum.
+        better = (window > best) | (window != window)
+        place = jnp.where(better, jnp.int8(tap), place)
+        best = jnp.where(better, window, best)
+    # x itself is no residual: an empty array carries its size.
+    return best, (place, jnp.zeros((0, *x.shape[1:3])))
+
+
+def _max_backward(stride, residuals, cotangent):  # noqa: ANN
+    place, like = residuals
+    height, width = like.shape[1:]
+    if stride > 1:
+        config = [(0, 0, 0), (0, (height - 1) % stride, stride - 1), (0, (width - 1) % stride, stride - 1), (0, 0, 0)]
+        cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), config)
+        place = lax.pad(place, jnp.int8(-1), config)
+        cotangent, place = lax.optimization_barrier((cotangent, place))
+    cotangent, place = jnp.pad(cotangent, _PADDING), jnp.pad(place, _PADDING, constant_values=-1)
+    zero = jnp.zeros((), cotangent.dtype)
+    total = zero
+    for tap, (i, j) in enumerate(_TAPS):
+        rows, columns = slice(2 - i, 2 - i + height), slice(2 - j, 2 - j + width)
+        total = total + jnp.where(place[:, rows, columns] == tap, cotangent[:, rows, columns], zero)
+    return (total,)
+
+
+_fast_max.defvjp(_max_forward, _max_backward)
+
+
+def _window_counts(size: int, stride: int) -> np.ndarray:
+    """Pixels of a side that each window meets, padding not counted."""
     starts = np.arange(0, size, stride)
     return np.minimum(starts + 1, size - 1) - np.maximum(starts - 1, 0) + 1
 
 
 def avg_pool(x: jax.Array, stride: int) -> jax.Array:
-    total = lax.reduce_window(
-        x, np.array(0, x.dtype), lax.add, (1, 3, 3, 1), (1, stride, stride, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-    )
-    count = np.outer(window_counts(x.shape[1], stride), window_counts(x.shape[2], stride))
-    return total * jnp.asarray(1 / count, x.dtype)[None, :, :, None]
+    """Mean over each window of x (B, H, W, C), padding not counted."""
+    total = lax.reduce_window(x, np.array(0, x.dtype), lax.add, (1, 3, 3, 1), (1, stride, stride, 1), _PADDING)
+    counts = np.outer(_window_counts(x.shape[1], stride), _window_counts(x.shape[2], stride))
+    return total * jnp.asarray(1 / counts, x.dtype)[None, :, :, None]
