@@ -5,40 +5,36 @@ The release makes 5 architectures a second (FIELD: cost of the release); the goa
 
 import statistics
 import time
-from collections.abc import Callable
 
-from ghn_jax.deepnets import Architecture, sample_architecture
-from ghn_jax.graphs import ArchGraph
+from ghn_jax.deepnets import sample_architecture
 
 COUNT = 500
+PARTS = ("sampling", "graph and specs", "distances")
 
 
 def run(repeats: int) -> dict[str, float]:
     """Times `COUNT` training architectures, always the same ones, on one core; prints where the time goes."""
-    parts: dict[str, list[float]] = {"sampling": [], "graph and specs": [], "distances": []}
-    for _ in range(1 + repeats):  # the first run warms up
-        architectures: list[Architecture] = []
-        graphs: list[ArchGraph] = []
-        parts["sampling"].append(_timed(lambda out=architectures: out.extend(_sample())))
-        parts["graph and specs"].append(_timed(lambda new=architectures, out=graphs: out.extend(_graphs(new))))
-        parts["distances"].append(_timed(lambda new=graphs: [graph.distances(50) for graph in new]))
-    totals = [sum(run) for run in list(zip(*parts.values(), strict=True))[1:]]
-    figures = {"architectures_per_second": COUNT / statistics.median(totals)}
-    for name, seconds in parts.items():
-        print(f"{name:<18}{1e3 * statistics.median(seconds[1:]) / COUNT:8.3f} ms an architecture")
+    _seconds()  # warms up
+    runs = [_seconds() for _ in range(repeats)]
+    for name, seconds in zip(PARTS, zip(*runs, strict=True), strict=True):
+        print(f"{name:<18}{1e3 * statistics.median(seconds) / COUNT:8.3f} ms an architecture")
+    figures = {"architectures_per_second": COUNT / statistics.median(sum(run) for run in runs)}
     print(f"{figures['architectures_per_second']:.0f} architectures per second on one core")
     return figures
 
 
-def _sample() -> list[Architecture]:
-    return [sample_architecture("train", index, seed=1) for index in range(COUNT)]
-
-
-def _graphs(architectures: list[Architecture]) -> list[ArchGraph]:
-    return [architecture.graph() for architecture in architectures]
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _seconds() -> tuple[float, float, float]:
+    """Seconds of each part; one architecture after the other, as a stream makes them."""
+    sampling = building = measuring = 0.0
+    for index in range(COUNT):
+        begin = time.perf_counter()
+        architecture = sample_architecture("train", index, seed=1)
+        sampled = time.perf_counter()
+        graph = architecture.graph()
+        built = time.perf_counter()
+        graph.distances(50)
+        done = time.perf_counter()
+        sampling += sampled - begin
+        building += built - sampled
+        measuring += done - built
+    return sampling, building, measuring

@@ -117,7 +117,7 @@ def _draw(rules: SplitRules, rng: np.random.Generator) -> NetworkArgs:
     steps = _uniform(rng, rules.steps if short else rules.steps_long)
     genotype = _draw_genotype(rng, steps)
     transformer = genotype.has_op("msa")
-    choices: dict[str, Any] = {"C_mult": _uniform(rng, (1, 2)), "ks": int(rng.choice((3, 5, 7)))}
+    choices: dict[str, Any] = {"C_mult": _uniform(rng, (1, 2)), "ks": 3 + 2 * _uniform(rng, (0, 2))}
     choices["preproc"] = steps > 1 or choices["C_mult"] > 1 or bool(rng.random() < rules.preproc[transformer])
     choices["glob_avg"] = transformer or not short or bool(rng.random() >= 0.1)
     batch_norm = rules.batch_norm

@@ -32,9 +32,9 @@ def draw_width(args: NetworkArgs, rng: np.random.Generator) -> NetworkArgs:
         if params > limit or args.n_cells > cells or special:
             widths = TRAINING_WIDTHS[:count]
             break
-    width = int(rng.choice(widths))
+    width = _pick(rng, widths)
     free = len(widths) == len(TRAINING_WIDTHS) and width <= 64
-    return args.replace(C=width, fc_dim=int(rng.choice(TRAINING_FC_DIMS if free else TRAINING_FC_DIMS[:4])))
+    return args.replace(C=width, fc_dim=_pick(rng, TRAINING_FC_DIMS if free else TRAINING_FC_DIMS[:4]))
 
 
 def draw_evaluation_width(args: NetworkArgs, rng: np.random.Generator, width: bool = True) -> NetworkArgs:
@@ -42,14 +42,18 @@ def draw_evaluation_width(args: NetworkArgs, rng: np.random.Generator, width: bo
 
     How the release draws these is not published; the limits here fit its 62 evaluation networks at hand.
     """
-    fc_dim = int(rng.choice(EVALUATION_FC_DIMS))
+    fc_dim = _pick(rng, EVALUATION_FC_DIMS)
     if not width:
         return args.replace(fc_dim=fc_dim)
     params = counted_params(args)
     count = next((count for limit, count in _EVALUATION_LIMITS if params > limit), len(EVALUATION_WIDTHS))
-    return args.replace(C=int(rng.choice(EVALUATION_WIDTHS[:count])), fc_dim=fc_dim)
+    return args.replace(C=_pick(rng, EVALUATION_WIDTHS[:count]), fc_dim=fc_dim)
 
 
 def _has_large_kernels(args: NetworkArgs) -> bool:
     """conv_5x5 or conv_7x7 themselves; the separable and dilated ones do not count."""
     return any(op in ("conv_5x5", "conv_7x7") for op, _ in (*args.genotype.normal, *args.genotype.reduce))
+
+
+def _pick(rng: np.random.Generator, values: tuple[int, ...]) -> int:
+    return values[rng.integers(len(values))]

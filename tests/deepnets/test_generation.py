@@ -61,24 +61,49 @@ def test_the_number_of_workers_does_not_matter(tmp_path: pathlib.Path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.hdf5", "a_meta.json", "b.hdf5", "b_meta.json"]
 
 
-def test_a_killed_run_goes_on(tmp_path: pathlib.Path):
-    path = tmp_path / "a.hdf5"
-    command = [sys.executable, str(COMMAND), "--split=val", "--count=1500", "--workers=1", f"--out={path}"]
+def run_apart(code: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(COMMAND.parents[1])}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+    return subprocess.Popen(
+        [sys.executable, *code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_run_goes_on(tmp_path: pathlib.Path):
+    path, plan = tmp_path / "a.hdf5", GenerationPlan("val", seed=1, count=400, part_size=20)
+    code = f"""
+import pathlib
+from ghn_jax.deepnets import GenerationPlan, generate_dataset
+generate_dataset(pathlib.Path({str(path)!r}), {plan!r}, workers=2, progress=lambda *_: None)
+"""
+    with run_apart(["-c", code]) as process:
         parts = path.with_suffix(".parts")
         while not list(parts.glob("*.hdf5")):
             assert process.poll() is None
-            time.sleep(0.02)
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
+    left = {file: file.stat().st_mtime_ns for file in parts.glob("*.hdf5")}
+    assert 0 < len(left) < len(plan.parts)
     assert not path.exists()
     assert not meta_path(path).exists()
-    left = {file: file.stat().st_mtime_ns for file in parts.glob("*.hdf5")}
-    _, done = generate(path, GenerationPlan("val", 0, 1500))
-    assert done["making"] == 1500
-    assert len(left) >= 1
-    assert len(DatasetReader(path, "val")) == 1500
+    generate(path, plan)
     assert not parts.exists()
+    generate(tmp_path / "b.hdf5", plan)
+    assert content(path) == content(tmp_path / "b.hdf5")
+
+
+def test_the_command_ends_with_a_table(tmp_path: pathlib.Path):
+    path = tmp_path / "new" / "a.hdf5"
+    with run_apart([str(COMMAND), "--split=deep", "--count=12", "--workers=1", f"--out={path}"]) as process:
+        text, _ = process.communicate()
+    assert process.returncode == 0
+    assert "mean degree" in text
+    assert "rejected: several cse in a cell" in text
+    assert len(DatasetReader(path, "deep")) == 12
+    assert path.with_suffix(".png").exists()
+    with run_apart([str(COMMAND), "--split=deeper", f"--out={path}"]) as process:
+        _, text = process.communicate()
+    assert process.returncode != 0
+    assert "unknown split 'deeper'; known splits: train" in text
 
 
 def test_parts_that_are_there_are_not_made_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
