@@ -1,16 +1,22 @@
 """Softmax attention of several heads with a backward pass of its own.
 
 Tokens lie on the last axis: heads are as narrow as 4, and matrices of four columns waste a vector unit, while matrices of four rows
-do not. The sum of each softmax comes out of the product with the values, as one more row of ones.
+do not. The sum of each softmax comes out of the product with the values, as one more row of ones. A few images at a time: their
+scores stay in the cache and are never stored, the backward pass computes them again (64 images of 11 x 11 tokens, width 32:
+33 ms forward and backward against 75 in one piece).
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ghn_jax.networks.kernels.platform import on_cpu
+
+IMAGES = 2
+"""Images whose scores are held at a time."""
 
 
 def attend(qkv: jax.Array, heads: int) -> jax.Array:
@@ -46,30 +52,54 @@ def _join(*parts: jax.Array) -> jax.Array:
 
 
 def _forward(qkv, heads):  # noqa: ANN
+    images = math.gcd(IMAGES, qkv.shape[0])
+    chunks = qkv.reshape(-1, images, *qkv.shape[1:])
+    out, levels = lax.map(lambda chunk: _chunk_forward(chunk, heads), chunks)
+    return out.reshape(*qkv.shape[:2], -1), (chunks, out, levels)
+
+
+def _chunk_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
+    """Output of some images, and the logarithm of each softmax's denominator (B, heads, 1, T)."""
     query, key, value = lax.optimization_barrier(tuple(_split(qkv, 3, heads)))
-    dim = query.shape[2]
-    query = query * dim**-0.5
-    scores = lax.optimization_barrier(jnp.einsum("bhdk,bhdq->bhkq", key, query).astype(jnp.float32))
+    scores = lax.optimization_barrier(_scores(query, key))
     top = lax.optimization_barrier(scores.max(2, keepdims=True))
     weights = lax.optimization_barrier(jnp.exp(scores - top).astype(qkv.dtype))
     rows = jnp.concatenate([value, jnp.ones_like(value[:, :, :1])], 2)
-    sums = jnp.einsum("bhdk,bhkq->bhdq", rows, weights)
-    inverse = 1 / sums[:, :, -1:]
-    out = lax.optimization_barrier(sums[:, :, :-1] * inverse)
-    return _join(out), (query, key, value, weights, inverse, out)
+    sums = jnp.einsum("bhdk,bhkq->bhdq", rows, weights, preferred_element_type=jnp.float32)
+    out = (sums[:, :, :-1] / sums[:, :, -1:]).astype(qkv.dtype)
+    return _join(out), top + jnp.log(sums[:, :, -1:])
+
+
+def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """Float32 scores (B, heads, T of keys, T of queries)."""
+    query = query * jnp.asarray(query.shape[2] ** -0.5, query.dtype)
+    return jnp.einsum("bhdk,bhdq->bhkq", key, query, preferred_element_type=jnp.float32)
 
 
 def _backward(heads, residuals, cotangent):  # noqa: ANN
-    query, key, value, weights, inverse, out = residuals
-    cotangent = _split(cotangent, 1, heads)[0] * inverse
-    mixed = (cotangent * out).sum(2, keepdims=True)
-    cotangent, mixed = lax.optimization_barrier((cotangent, mixed))
-    of_scores = weights * (jnp.einsum("bhdk,bhdq->bhkq", value, cotangent) - mixed)
-    of_scores = lax.optimization_barrier(of_scores)
+    chunks, out, levels = residuals
+    parts = (chunks, out, levels, cotangent.reshape(out.shape))
+    gradient = lax.map(lambda part: _chunk_backward(*part, heads), parts)
+    return (gradient.reshape(*cotangent.shape[:2], -1),)
+
+
+def _chunk_backward(qkv: jax.Array, out: jax.Array, levels: jax.Array, cotangent: jax.Array, heads: int) -> jax.Array:
+    """Cotangent of qkv; the softmax is computed again, which costs less than reading it from memory."""
+    query, key, value = lax.optimization_barrier(tuple(_split(qkv, 3, heads)))
+    split = _split(jnp.concatenate([out, cotangent], -1), 2, heads)
+    mixed = (split[0].astype(jnp.float32) * split[1]).sum(2, keepdims=True)
+    cotangent, mixed = lax.optimization_barrier((split[1], mixed))
+    scores = lax.optimization_barrier(_scores(query, key))
+    weights = lax.optimization_barrier(jnp.exp(scores - levels).astype(qkv.dtype))
+    of_weights = lax.optimization_barrier(
+        jnp.einsum("bhdk,bhdq->bhkq", value, cotangent, preferred_element_type=jnp.float32)
+    )
+    of_scores = lax.optimization_barrier((weights * (of_weights - mixed)).astype(qkv.dtype))
     of_value = jnp.einsum("bhdq,bhkq->bhdk", cotangent, weights)
-    of_query = jnp.einsum("bhdk,bhkq->bhdq", key, of_scores) * query.shape[2] ** -0.5
-    of_key = jnp.einsum("bhdq,bhkq->bhdk", query, of_scores)
-    return (_join(of_query, of_key, of_value),)
+    scale = jnp.asarray(query.shape[2] ** -0.5, query.dtype)
+    of_query = jnp.einsum("bhdk,bhkq->bhdq", key, of_scores) * scale
+    of_key = jnp.einsum("bhdq,bhkq->bhdk", query, of_scores) * scale
+    return _join(of_query, of_key, of_value)
 
 
 _fast.defvjp(_forward, _backward)
