@@ -1,119 +1,131 @@
-"""The hypernetwork written down literally from the equations, one node and one tensor at a time: slow, to compare with."""
+"""The hypernetwork written down literally from the equations, one node and one tensor at a time, to compare with.
 
+In NumPy and float64 (`xp = numpy`) or in jax.numpy, to be differentiated.
+"""
+
+import dataclasses
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Role
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.hypernet.shape_encoder import channel_table, spatial_table
 
-Weights = Any
+Array = Any
+Layer = dict[str, Any]
 
 
-def affine(layer: Weights, x: jax.Array) -> jax.Array:
-    output = jnp.tensordot(x, layer["kernel"], 1)
-    return output + jnp.broadcast_to(layer["bias"], output.shape)
+@dataclasses.dataclass
+class NaiveGHN:
+    config: GHNConfig
+    params: Layer
+    xp: Any = np
 
+    def affine(self, layer: Layer, x: Array) -> Array:
+        output = self.xp.tensordot(x, layer["kernel"], 1)
+        return output + self.xp.broadcast_to(layer["bias"], output.shape)
 
-def two_layers(mlp: Weights, x: jax.Array) -> jax.Array:
-    return affine(mlp["fc_2"], jax.nn.relu(affine(mlp["fc_0"], x)))
+    def relu(self, x: Array) -> Array:
+        return self.xp.where(x > 0, x, 0.0)
 
+    def sigmoid(self, x: Array) -> Array:
+        return 1 / (1 + self.xp.exp(-x))
 
-def gru(weights: Weights, m: jax.Array, h: jax.Array) -> jax.Array:
-    d = len(h)
-    i = m @ weights["input_kernel"] + weights["input_bias"]
-    j = h @ weights["hidden_kernel"] + weights["hidden_bias"]
-    r, z = jax.nn.sigmoid(i[:d] + j[:d]), jax.nn.sigmoid(i[d : 2 * d] + j[d : 2 * d])
-    n = jnp.tanh(i[2 * d :] + r * j[2 * d :])
-    return (1 - z) * n + z * h
+    def two_layers(self, mlp: Layer, x: Array) -> Array:
+        return self.affine(mlp["fc_2"], self.relu(self.affine(mlp["fc_0"], x)))
 
+    def gru(self, weights: Layer, m: Array, h: Array) -> Array:
+        d = len(h)
+        i = m @ weights["input_kernel"] + weights["input_bias"]
+        j = h @ weights["hidden_kernel"] + weights["hidden_bias"]
+        r, z = self.sigmoid(i[:d] + j[:d]), self.sigmoid(i[d : 2 * d] + j[d : 2 * d])
+        n = self.xp.tanh(i[2 * d :] + r * j[2 * d :])
+        return (1 - z) * n + z * h
 
-def message_passing(
-    config: GHNConfig, weights: Weights, distances: np.ndarray, hidden: list[jax.Array]
-) -> list[jax.Array]:
-    names = ("mlp", "mlp_ve") if config.virtual_edges else ("mlp",)
-    for _ in range(config.rounds):
-        for reverse in (False, True)[: 2 if config.backward_sweep else 1]:
-            messages = {}
-            for i in range(len(hidden))[:: -1 if reverse else 1]:
-                heard = jnp.zeros(config.hid)
-                for j, message in messages.items():
-                    s = float(distances[i, j] if reverse else distances[j, i])
-                    if s == 1:
-                        heard += message["mlp"]
-                    if s and config.virtual_edges:
-                        heard += message["mlp_ve"] / s
-                hidden[i] = gru(weights["gru"], heard, hidden[i])
-                messages[i] = {name: jax.nn.relu(two_layers(weights[name], hidden[i])) for name in names}
-    return hidden
+    def encode(self, graph: ArchGraph) -> list[Array]:
+        channels, spatial = channel_table(self.config.num_classes), spatial_table(self.config.max_shape[3])
+        encoder = self.params["encoder"]
+        hidden = []
+        for kind, shape in zip(graph.node_types, graph.node_shapes, strict=True):
+            h = encoder["embed"][int(kind)]
+            if self.config.shape_encoding:
+                shapes = encoder["shape_enc"]
+                rows = [shapes["embed_channel"][channels[min(s, len(channels) - 1)]] for s in shape[:2]]
+                rows += [shapes["embed_spatial"][spatial[min(s, len(spatial) - 1)]] for s in shape[2:]]
+                h = h + self.xp.concatenate(rows)
+            hidden.append(h)
+        return hidden
 
+    def pass_messages(self, distances: np.ndarray, hidden: list[Array]) -> None:
+        config, weights = self.config, self.params["gnn"]
+        names = ("mlp", "mlp_ve") if config.virtual_edges else ("mlp",)
+        for _ in range(config.rounds):
+            for reverse in (False, True)[: 2 if config.backward_sweep else 1]:
+                messages: dict[int, Layer] = {}
+                for i in range(len(hidden))[:: -1 if reverse else 1]:
+                    heard = self.xp.zeros(config.hid)
+                    for j, message in messages.items():
+                        s = float(distances[i, j] if reverse else distances[j, i])
+                        if s == 1:
+                            heard = heard + message["mlp"]
+                        if s and config.virtual_edges:
+                            heard = heard + message["mlp_ve"] / s
+                    hidden[i] = self.gru(weights["gru"], heard, hidden[i])
+                    messages[i] = {name: self.relu(self.two_layers(weights[name], hidden[i])) for name in names}
 
-def states(config: GHNConfig, params: Weights, graph: ArchGraph) -> list[jax.Array]:
-    hidden = []
-    channels, spatial = channel_table(config.num_classes), spatial_table(config.max_shape[3])
-    encoder = params["encoder"]
-    for kind, shape in zip(graph.node_types, graph.node_shapes, strict=True):
-        h = encoder["embed"][int(kind)]
-        if config.shape_encoding:
-            shapes = encoder["shape_enc"]
-            rows = [shapes["embed_channel"][channels[min(s, len(channels) - 1)]] for s in shape[:2]]
-            rows += [shapes["embed_spatial"][spatial[min(s, len(spatial) - 1)]] for s in shape[2:]]
-            h = h + jnp.concatenate(rows)
-        hidden.append(h)
-    if config.hypernet == "mlp":
-        hidden = [jax.nn.relu(two_layers(params["gnn"]["fc"], h)) for h in hidden]
-    else:
-        hidden = message_passing(config, params["gnn"], graph.distances(config.cutoff), hidden)
-    if config.layernorm:
-        scale, bias = params["ln"]["scale"], params["ln"]["bias"]
-        hidden = [(h - h.mean()) / jnp.sqrt(h.var() + 1e-5) * scale + bias for h in hidden]
-    return hidden
+    def states(self, graph: ArchGraph) -> list[Array]:
+        hidden = self.encode(graph)
+        if self.config.hypernet == "mlp":
+            hidden = [self.relu(self.two_layers(self.params["gnn"]["fc"], h)) for h in hidden]
+        else:
+            self.pass_messages(graph.distances(self.config.cutoff), hidden)
+        if self.config.layernorm:
+            scale, bias = self.params["ln"]["scale"], self.params["ln"]["bias"]
+            hidden = [(h - h.mean()) / self.xp.sqrt(h.var() + 1e-5) * scale + bias for h in hidden]
+        return hidden
 
+    def slab(self, h: Array) -> Array:
+        """Whole slab (S, S, I, O)."""
+        decoder = self.params["decoder"]
+        if self.config.decoder == "mlp":
+            return self.two_layers(decoder["mlp"], h)
+        hidden = self.relu(self.affine(decoder["conv_0"], self.relu(self.affine(decoder["fc"], h))))
+        return self.affine(decoder["conv_2"], hidden)
 
-def slab(config: GHNConfig, decoder: Weights, h: jax.Array) -> jax.Array:
-    """Whole slab (S, S, I, O)."""
-    if config.decoder == "mlp":
-        return two_layers(decoder["mlp"], h)
-    hidden = jax.nn.relu(affine(decoder["conv_0"], jax.nn.relu(affine(decoder["fc"], h))))
-    return affine(decoder["conv_2"], hidden)
+    def classifier(self, h: Array) -> Array:
+        """(1, 1, I or 1, K)."""
+        decoder = self.params["decoder"]
+        if self.config.decoder == "mlp":
+            hidden = self.relu(self.affine(decoder["mlp"]["fc_0"], h))
+            return self.affine(decoder["class_layer_predictor"], hidden)[None, None]
+        return self.affine(decoder["class_layer_predictor"], self.relu(self.slab(h)[:1, :1]))
 
-
-def tensor(config: GHNConfig, params: Weights, h: jax.Array, spec: ParamSpec) -> jax.Array:
-    out_size, in_size, height, width = spec.canonical_shape
-    rows, columns, size, _ = config.max_shape
-    decoder, decoder_1d = params["decoder"], params["decoder_1d"]
-    if spec.rank == 1:
-        both = two_layers(decoder_1d["mlp"], h)
+    def vector(self, h: Array, spec: ParamSpec) -> Array:
+        both = self.two_layers(self.params["decoder_1d"]["mlp"], h)
         if spec.role is Role.CLASSIFIER_BIAS:
-            both = affine(decoder_1d["bias_class"], jax.nn.relu(both))
-        vector = jnp.resize(both[0 if spec.role is Role.SCALE else 1], spec.shape)
-        if config.normalization == "none":
+            both = self.affine(self.params["decoder_1d"]["bias_class"], self.relu(both))
+        row = both[0 if spec.role is Role.SCALE else 1]
+        vector = row[np.arange(spec.size) % len(row)]
+        if self.config.normalization == "none":
             return vector
-        return 2 * jax.nn.sigmoid(vector / 2) if spec.role is Role.SCALE else jnp.tanh(vector / 5)
-    if spec.role is Role.CLASSIFIER_KERNEL and config.decoder == "mlp":
-        whole = affine(decoder["class_layer_predictor"], jax.nn.relu(affine(decoder["mlp"]["fc_0"], h)))[None, None]
-    else:
-        whole = slab(config, decoder, h)
-        if spec.role is Role.CLASSIFIER_KERNEL:
-            whole = affine(decoder["class_layer_predictor"], jax.nn.relu(whole[:1, :1]))
-    takes = np.ix_(
-        np.arange(height) % size, np.arange(width) % size, np.arange(in_size) % columns, np.arange(out_size) % rows
-    )
-    fitted = whole[takes]
-    is_table = spec.role is Role.POSITION and height >= 11
-    if config.normalization != "none" and not is_table:
-        beta = 1 if spec.rank > 2 and (in_size == 1 or height < width) else 2
-        fan = in_size if config.normalization == "fan_in" else out_size
-        fitted = fitted * math.sqrt(beta / (fan * height * width))
-    if spec.axes == "OHWI":
-        return fitted.transpose(3, 0, 1, 2)
-    return fitted.reshape(spec.shape)
+        return 2 * self.sigmoid(vector / 2) if spec.role is Role.SCALE else self.xp.tanh(vector / 5)
 
+    def tensor(self, h: Array, spec: ParamSpec) -> Array:
+        if spec.rank == 1:
+            return self.vector(h, spec)
+        out_size, in_size, height, width = spec.canonical_shape
+        rows, columns, size, _ = self.config.max_shape
+        whole = self.classifier(h) if spec.role is Role.CLASSIFIER_KERNEL else self.slab(h)
+        lengths, periods = (height, width, in_size, out_size), (size, size, columns, rows)
+        fitted = whole[np.ix_(*[np.arange(n) % period for n, period in zip(lengths, periods, strict=True)])]
+        if self.config.normalization != "none" and not (spec.role is Role.POSITION and height >= 11):
+            beta = 1 if spec.rank > 2 and (in_size == 1 or height < width) else 2
+            fan = in_size if self.config.normalization == "fan_in" else out_size
+            fitted = fitted * math.sqrt(beta / (fan * height * width))
+        return fitted.transpose(3, 0, 1, 2) if spec.axes == "OHWI" else fitted.reshape(spec.shape)
 
-def predict(config: GHNConfig, variables: Weights, graph: ArchGraph) -> dict[tuple[str, ...], jax.Array]:
-    hidden = states(config, variables["params"], graph)
-    return {spec.path: tensor(config, variables["params"], hidden[spec.node], spec) for spec in graph.params}
+    def predict(self, graph: ArchGraph) -> dict[tuple[str, ...], Array]:
+        hidden = self.states(graph)
+        return {spec.path: self.tensor(hidden[spec.node], spec) for spec in graph.params}

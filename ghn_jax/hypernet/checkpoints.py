@@ -53,7 +53,7 @@ class PretrainedGHN:
 
 def save_checkpoint(path: str | os.PathLike[str], config: GHNConfig, variables: Variables) -> None:
     """Writes a folder with weights (orbax) and configuration; it appears whole, replacing what had its name."""
-    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it  # noqa: PLC0415
+    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
 
     with replaced_atomically(pathlib.Path(path).absolute()) as folder:
         folder.mkdir()
@@ -68,7 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
     Raises:
       ValueError: for a folder that is none, or whose weights do not match its configuration; names it.
     """
-    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it  # noqa: PLC0415
+    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
 
     folder = pathlib.Path(path).absolute()
     config_file = folder / _CONFIG_FILE
@@ -76,9 +76,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
         raise ValueError(f"{folder}: no checkpoint of a hypernetwork: {_CONFIG_FILE} is missing")
     ghn = GHN(_config_from_json(config_file.read_text(), str(config_file)))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    expected = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _expected(ghn)
-    )
+    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _expected(ghn))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             variables = checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
@@ -125,7 +123,9 @@ def read_release_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
     """
     saved = read_torch_zip(path)
     source = str(path)
-    if not isinstance(saved, Mapping) or not all(isinstance(saved.get(key), Mapping) for key in ("state_dict", "config")):
+    if not isinstance(saved, Mapping) or not all(
+        isinstance(saved.get(key), Mapping) for key in ("state_dict", "config")
+    ):
         raise ValueError(f"{source}: no checkpoint of the release: state_dict or config is missing")
     config = config_from_release(saved["config"], source)
     return PretrainedGHN(GHN(config), jax.device_put(params_from_release(config, saved["state_dict"], source)))

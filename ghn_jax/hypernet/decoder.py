@@ -29,6 +29,7 @@ class ConvDecoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         hid, (rows, columns, size, _) = self.config.hid, self.config.max_shape
         self.fc = Linear(hid, (size, size, 4 * hid))
         self.conv_0 = Linear(4 * hid, (8 * hid,))
@@ -59,6 +60,7 @@ class MLPDecoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         hid, (rows, columns, size, _) = self.config.hid, self.config.max_shape
         self.mlp = MLP(hid, 2 * hid, (size, size, columns, rows), relu_last=False)
         self.class_layer_predictor = Linear(2 * hid, (rows, self.config.num_classes))
@@ -85,6 +87,7 @@ class VectorDecoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         config = self.config
         self.mlp = MLP(config.hid, 2 * config.hid, (2, config.vector_size), relu_last=False)
         self.bias_class = Linear(config.vector_size, (config.num_classes,))

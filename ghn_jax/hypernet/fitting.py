@@ -100,9 +100,8 @@ def lay_out(array: jax.Array, kind: TensorKind) -> jax.Array:
     return parts.transpose([split.index(place) for place in range(len(split))])
 
 
-def fit_vector(config: GHNConfig, kind: TensorKind, row: jax.Array) -> jax.Array:
-    """Decoded (2, n) -> vector of the kind's shape."""
-    values = row[0 if kind.role is Role.SCALE else 1]
+def fit_vector(config: GHNConfig, kind: TensorKind, values: jax.Array) -> jax.Array:
+    """Decoded (n,), of the row that the role asks for -> vector of the kind's shape."""
     values = _tile(values, 0, len(values), kind.spec().size)
     if config.normalization != "none":
         values = 2 * jax.nn.sigmoid(values / 2) if kind.role is Role.SCALE else jnp.tanh(values / 5)

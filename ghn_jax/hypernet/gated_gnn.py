@@ -15,6 +15,7 @@ class GRU(nn.Module):
     features: int
 
     def setup(self) -> None:
+        """Creates the layers."""
         init = fan_in_uniform(self.features)
         self.input_kernel = self.param("input_kernel", init, (self.features, 3 * self.features))
         self.input_bias = self.param("input_bias", init, (3 * self.features,))
@@ -32,6 +33,7 @@ class GatedGNN(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         hid = self.config.hid
         self.mlp = MLP(hid, hid // 2 if self.config.virtual_edges else hid, (hid,))
         if self.config.virtual_edges:
@@ -67,6 +69,7 @@ class MLPBaseline(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         self.fc = MLP(self.config.hid, self.config.hid, (self.config.hid,))
 
     def __call__(self, states: jax.Array, distances: jax.Array, num_steps: jax.Array) -> jax.Array:

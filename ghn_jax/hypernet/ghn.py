@@ -22,6 +22,7 @@ class GHN(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         config = self.config
         self.encoder = NodeEncoder(config)
         self.gnn = GatedGNN(config) if config.hypernet == "gatedgnn" else MLPBaseline(config)

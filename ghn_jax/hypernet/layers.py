@@ -28,6 +28,7 @@ class Linear(nn.Module):
     features: tuple[int, ...]
 
     def setup(self) -> None:
+        """Creates the layers."""
         init = fan_in_uniform(self.in_features)
         self.kernel = self.param("kernel", init, (self.in_features, *self.features))
         self.bias = self.param("bias", init, self.features)
@@ -58,6 +59,7 @@ class MLP(nn.Module):
     relu_last: bool = True
 
     def setup(self) -> None:
+        """Creates the layers."""
         self.fc_0 = Linear(self.in_features, (self.hidden,))
         self.fc_2 = Linear(self.hidden, self.features)
 

@@ -1,7 +1,6 @@
 """Prediction of whole networks, and the way back of their gradients."""
 
-import collections
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs.arch_graph import ArchGraph
-from ghn_jax.graphs.param_spec import Path, Role
+from ghn_jax.graphs.param_spec import Path
 from ghn_jax.hypernet import programs
 from ghn_jax.hypernet.ghn import GHN
 from ghn_jax.hypernet.grouping import Chunk, Member, PreparedBatch, prepare
-from ghn_jax.hypernet.programs import VECTORS_AT_ONCE, Variables
+from ghn_jax.hypernet.programs import Variables
 
 FlatParams = dict[Path, jax.Array]
 """Parameters of one network: {path: array}."""
@@ -26,11 +25,11 @@ Tensors = dict[tuple[int, Path, tuple[int, ...]], jax.Array]
 
 
 class _Decoded(NamedTuple):
-    """What the backward pass needs of a chunk; vectors keep their slab, since fitting them is not linear."""
+    """What the backward pass needs of a chunk; vectors stay, since fitting them is not linear."""
 
     chunk: Chunk
     rows: jax.Array
-    slab: jax.Array | None
+    vectors: jax.Array | None
 
 
 def predict_params(ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch) -> list[FlatParams]:
@@ -47,9 +46,7 @@ def predict_params(ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] |
     return predict_from_states(ghn, variables, *_states(ghn, variables, graphs))
 
 
-def predict_from_states(
-    ghn: GHN, variables: Variables, states: jax.Array, prepared: PreparedBatch
-) -> list[FlatParams]:
+def predict_from_states(ghn: GHN, variables: Variables, states: jax.Array, prepared: PreparedBatch) -> list[FlatParams]:
     """As `predict_params`, from the states (G, N, D) of `prepared.batch`."""
     tensors: Tensors = {}
     for chunk in prepared.chunks:
@@ -89,12 +86,12 @@ def predict_with_vjp(
             (states, {name: variables["params"][name] for name in ("decoder", "decoder_1d")})
         )
         for part in decoded:
-            slab = _fold(ghn, part, cotangents)
-            if slab is None:
+            cotangent = _fold(ghn, part, cotangents)
+            if cotangent is None:
                 continue
             name = programs.module_name(part.chunk.key)
             backward = programs.decode_backward_program(ghn, part.chunk.key)
-            decoders[name], to_rows = backward(decoders[name], variables["params"][name], part.rows, slab)
+            decoders[name], to_rows = backward(decoders[name], variables["params"][name], part.rows, cotangent)
             to_states = programs.add_rows(to_states, to_rows, part.chunk.nodes)
         gradient = programs.apply_vjp(states_vjp, to_states)
         return {**gradient, "params": {**gradient["params"], **decoders}}
@@ -112,67 +109,39 @@ def _states(
 def _decode_and_fit(ghn: GHN, variables: Variables, states: jax.Array, chunk: Chunk, tensors: Tensors) -> _Decoded:
     rows = programs.take_rows(states, chunk.nodes)
     weights = variables["params"][programs.module_name(chunk.key)]
-    slab = programs.decode_program(ghn, chunk.key)(weights, rows)
+    decoded = programs.decode_program(ghn, chunk.key)(weights, rows)
     if chunk.key.has_slabs:
         for member in chunk.members:
-            tensors[member.key] = programs.fit_kernel_program(ghn, member.kind)(slab[member.row])
+            fit = programs.fit_kernel_program(ghn, member.kind)
+            tensors[member.key] = fit(programs.take_slab(decoded, np.int32(member.row)))
         return _Decoded(chunk, rows, None)
-    for shape, members in _by_shape(chunk.members):
-        fit = programs.fit_vectors_program(ghn, shape)
-        for part in _parts(members):
-            vectors = fit(slab, *_vector_rows(part, len(chunk.nodes)))
-            for member, vector in zip(part, vectors, strict=False):
-                tensors[member.key] = vector
-    return _Decoded(chunk, rows, slab)
+    for member in chunk.members:
+        fit = programs.fit_vector_program(ghn, member.spec.shape)
+        tensors[member.key] = fit(decoded, programs.vector_place(member.row, member.spec.role))
+    return _Decoded(chunk, rows, decoded)
 
 
-def _fold(
-    ghn: GHN, part: _Decoded, cotangents: Sequence[Mapping[Path, jax.Array]]
-) -> jax.Array | tuple[jax.Array, ...] | None:
-    """Cotangent of a chunk's slab, whole or row by row; None if no tensor of the chunk has one."""
-    given = {member: _cotangent(cotangents[member.architecture], member) for member in part.chunk.members}
-    values = {member: value for member, value in given.items() if value is not None}
+def _fold(ghn: GHN, part: _Decoded, cotangents: Sequence[Mapping[Path, jax.Array]]) -> jax.Array | None:
+    """Cotangent of what was decoded in a chunk; None if no tensor of it has one."""
+    given = [(member, _cotangent(cotangents[member.architecture], member)) for member in part.chunk.members]
+    values = [(member, value) for member, value in given if value is not None]
     if not values:
         return None
-    shape, count = programs.row_shape(ghn, part.chunk.key), len(part.chunk.nodes)
-    if part.slab is None:
-        rows: list[jax.Array] = [programs.zero_row(shape)] * count
-        for member, value in values.items():
-            rows[member.row] = programs.fold_kernel_program(ghn, member.kind, shape)(value)
-        return tuple(rows)
-    slab = programs.zeros_like(part.slab)
-    for vector_shape, members in _by_shape(values):
-        fold = programs.fold_vectors_program(ghn, vector_shape)
-        for some in _parts(members):
-            vectors = [values[member] for member in some]
-            vectors += [vectors[0]] * (VECTORS_AT_ONCE - len(vectors))
-            slab = fold(slab, part.slab, *_vector_rows(some, count), tuple(vectors))
-    return slab
+    shape = programs.row_shape(ghn, part.chunk.key)
+    total = programs.zeros_program((len(part.chunk.nodes), *shape))()
+    for member, value in values:
+        if part.vectors is None:
+            row = programs.fold_kernel_program(ghn, member.kind, shape)(value)
+            total = programs.put_slab(total, row, np.int32(member.row))
+        else:
+            place = programs.vector_place(member.row, member.spec.role)
+            total = programs.fold_vector_program(ghn, member.spec.shape)(total, part.vectors, place, value)
+    return total
 
 
 def _cotangent(cotangents: Mapping[Path, jax.Array], member: Member) -> jax.Array | None:
     value = cotangents.get(member.spec.path)
     return value if value is None or not member.spec.index else value[member.spec.index]
-
-
-def _by_shape(members: Iterable[Member]) -> list[tuple[tuple[int, ...], list[Member]]]:
-    groups = collections.defaultdict(list)
-    for member in members:
-        groups[member.spec.shape].append(member)
-    return list(groups.items())
-
-
-def _parts(members: Sequence[Member]) -> list[Sequence[Member]]:
-    return [members[start : start + VECTORS_AT_ONCE] for start in range(0, len(members), VECTORS_AT_ONCE)]
-
-
-def _vector_rows(members: Sequence[Member], out_of_range: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows int32 (V,) of a part and which are norm weights; padding reads some row and its writes are dropped."""
-    rows = np.full(VECTORS_AT_ONCE, out_of_range, np.int32)
-    rows[: len(members)] = [member.row for member in members]
-    is_scale = np.zeros(VECTORS_AT_ONCE, bool)
-    is_scale[: len(members)] = [member.spec.role is Role.SCALE for member in members]
-    return rows, is_scale
 
 
 def _assemble(prepared: PreparedBatch, tensors: Tensors) -> list[FlatParams]:

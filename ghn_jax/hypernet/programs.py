@@ -21,9 +21,6 @@ from ghn_jax.hypernet.grouping import CLASSIFIERS, KERNELS, VECTORS, GroupKey
 Variables = Any
 """A pytree {"params": ...} of the hypernetwork's weights, or its gradient."""
 
-VECTORS_AT_ONCE = 16
-"""Vectors of one shape that one call fits."""
-
 
 @functools.cache
 def embed_program(ghn: GHN) -> Callable[..., jax.Array]:
@@ -61,10 +58,22 @@ def zeros_like(tree: Any) -> Any:
     return jax.tree.map(jnp.zeros_like, tree)
 
 
+@jax.jit
+def take_slab(slabs: jax.Array, row: jax.Array) -> jax.Array:
+    """(B, kh, kw, in, out) -> slab of one row. Apart from fitting, whose programs then do not depend on B."""
+    return slabs[row]
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def put_slab(slabs: jax.Array, slab: jax.Array, row: jax.Array) -> jax.Array:
+    """Sets one row of (B, kh, kw, in, out)."""
+    return slabs.at[row].set(slab)
+
+
 @functools.cache
-def zero_row(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros for a row of a chunk without a cotangent."""
-    return np.zeros(shape, np.float32)
+def zeros_program(shape: tuple[int, ...]) -> Callable[[], jax.Array]:
+    """() -> zeros."""
+    return jax.jit(lambda: jnp.zeros(shape))
 
 
 def module_name(key: GroupKey) -> str:
@@ -83,28 +92,21 @@ def _decode(ghn: GHN, key: GroupKey, weights: Variables, rows: jax.Array) -> jax
 
 
 @functools.cache
-def decode_program(ghn: GHN, key: GroupKey) -> Callable[..., Any]:
-    """(weights of the decoder, rows (B, D)) -> B slabs (kh, kw, in, out), or vectors in one array (B, 2, n).
-
-    Slabs come one by one so that the programs that fit them do not depend on the size of the chunk.
-    """
-
-    def decode(weights: Variables, rows: jax.Array) -> Any:
-        slab = _decode(ghn, key, weights, rows)
-        return tuple(slab) if key.has_slabs else slab
-
-    return jax.jit(decode)
+def decode_program(ghn: GHN, key: GroupKey) -> Callable[..., jax.Array]:
+    """(weights of the decoder, rows (B, D)) -> slabs (B, kh, kw, in, out), or vectors (B, 2, n)."""
+    return jax.jit(functools.partial(_decode, ghn, key))
 
 
 @functools.cache
 def decode_backward_program(ghn: GHN, key: GroupKey) -> Callable[..., tuple[Variables, jax.Array]]:
-    """(gradient so far, weights, rows (B, D), slab's cotangent: an array or its B rows) -> (gradient, rows' cotangent).
+    """(gradient so far, weights, rows (B, D), cotangent of what was decoded) -> (gradient, rows' cotangent).
 
     The hidden layers are computed again instead of kept: they cost a few per cent of the products with the slab's cotangent.
     """
 
-    def backward(total: Variables, weights: Variables, rows: jax.Array, slab: Any) -> tuple[Variables, jax.Array]:
-        cotangent = jnp.stack(slab) if isinstance(slab, tuple) else slab
+    def backward(
+        total: Variables, weights: Variables, rows: jax.Array, cotangent: jax.Array
+    ) -> tuple[Variables, jax.Array]:
         gradient, to_rows = jax.vjp(functools.partial(_decode, ghn, key), weights, rows)[1](cotangent)
         return jax.tree.map(jnp.add, total, gradient), to_rows
 
@@ -125,38 +127,39 @@ def fold_kernel_program(ghn: GHN, kind: TensorKind, row_shape: tuple[int, ...]) 
     return jax.jit(lambda cotangent: jax.linear_transpose(fit, row)(cotangent)[0])
 
 
-def _fit_vectors(ghn: GHN, shape: tuple[int, ...], rows: jax.Array, is_scale: jax.Array) -> jax.Array:
-    """Decoded (V, 2, n) and bool (V,) -> (V, *shape), weights of norm layers or biases."""
+def _fit_vector(ghn: GHN, shape: tuple[int, ...], values: jax.Array, is_scale: jax.Array) -> jax.Array:
+    """Decoded (n,) -> one tensor, the weight of a norm layer or a bias."""
     fits = (
-        jax.vmap(functools.partial(fit_vector, ghn.config, TensorKind(role, shape, "O" * len(shape))))(rows)
-        for role in (Role.SCALE, Role.BIAS)
+        fit_vector(ghn.config, TensorKind(role, shape, "O" * len(shape)), values) for role in (Role.SCALE, Role.BIAS)
     )
-    return jnp.where(is_scale.reshape(-1, *[1] * len(shape)), *fits)
+    return jnp.where(is_scale, *fits)
+
+
+def vector_place(row: int, role: Role) -> np.int32:
+    """Place of a vector in a decoded (B, 2, n), flattened to (2 B, n)."""
+    return np.int32(2 * row + (role is not Role.SCALE))
 
 
 @functools.cache
-def fit_vectors_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., tuple[jax.Array, ...]]:
-    """(slab (B, 2, n), rows int (V,), whether each is a norm weight bool (V,)) -> V tensors of one shape."""
+def fit_vector_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
+    """(decoded (B, 2, n), place as of `vector_place`) -> one tensor; the same program for norm weights and biases."""
 
-    def fit(slab: jax.Array, rows: jax.Array, is_scale: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(_fit_vectors(ghn, shape, slab[rows], is_scale))
+    def fit(decoded: jax.Array, place: jax.Array) -> jax.Array:
+        values = decoded.reshape(-1, decoded.shape[-1])[place]
+        return _fit_vector(ghn, shape, values, place % 2 == 0)
 
     return jax.jit(fit)
 
 
 @functools.cache
-def fold_vectors_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
-    """(slab's cotangent so far, slab, rows, norm weights as above, V cotangents) -> slab's cotangent.
+def fold_vector_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
+    """(cotangent of the decoded so far, decoded (B, 2, n), place, a tensor's cotangent) -> cotangent of the decoded."""
 
-    Rows out of range are padding: their cotangents are dropped.
-    """
-
-    def fold(
-        total: jax.Array, slab: jax.Array, rows: jax.Array, is_scale: jax.Array, cotangents: tuple[jax.Array, ...]
-    ) -> jax.Array:
-        fit = functools.partial(_fit_vectors, ghn, shape, is_scale=is_scale)
-        (to_rows,) = jax.vjp(fit, slab[jnp.minimum(rows, len(slab) - 1)])[1](jnp.stack(cotangents))
-        return total.at[rows].add(to_rows, mode="drop")
+    def fold(total: jax.Array, decoded: jax.Array, place: jax.Array, cotangent: jax.Array) -> jax.Array:
+        values = decoded.reshape(-1, decoded.shape[-1])[place]
+        fit = functools.partial(_fit_vector, ghn, shape, is_scale=place % 2 == 0)
+        (to_values,) = jax.vjp(fit, values)[1](cotangent)
+        return total.reshape(-1, total.shape[-1]).at[place].set(to_values).reshape(total.shape)
 
     return jax.jit(fold, donate_argnums=0)
 
@@ -166,5 +169,3 @@ def row_shape(ghn: GHN, key: GroupKey) -> tuple[int, ...]:
     if not key.has_slabs:
         return (2, ghn.config.vector_size if key.decoder == VECTORS else ghn.config.num_classes)
     return key.slab
-
-

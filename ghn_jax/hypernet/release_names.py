@@ -31,7 +31,9 @@ def _plain(name: str, path: tuple[str, ...], *shape: int) -> Entry:
     return Entry(name, shape, path, _same, _same)
 
 
-def _grid(name: str, path: tuple[str, ...], shape: tuple[int, ...], grid: tuple[int, ...], order: tuple[int, ...]) -> Entry:
+def _grid(
+    name: str, path: tuple[str, ...], shape: tuple[int, ...], grid: tuple[int, ...], order: tuple[int, ...]
+) -> Entry:
     """A tensor that the release stores flat: viewed as `grid` and transposed to `order` in ours."""
     inverse = tuple(int(place) for place in np.argsort(order))
     ours = tuple(grid[place] for place in order)
@@ -60,7 +62,9 @@ def _mlp(name: str, path: tuple[str, ...], sizes: tuple[int, int, int]) -> list[
     ]
 
 
-def _spread(name: str, path: tuple[str, ...], in_size: int, grid: tuple[int, ...], order: tuple[int, ...]) -> list[Entry]:
+def _spread(
+    name: str, path: tuple[str, ...], in_size: int, grid: tuple[int, ...], order: tuple[int, ...]
+) -> list[Entry]:
     """A linear layer whose output is a grid, in another order of axes in ours."""
     out_size = int(np.prod(grid))
     return [
@@ -91,11 +95,15 @@ def _decoder(config: GHNConfig) -> list[Entry]:
     if config.decoder == "mlp":
         return [
             *_linear("decoder.mlp.fc.0", ("decoder", "mlp", "fc_0"), 2 * hid, hid),
-            *_spread("decoder.mlp.fc.2", ("decoder", "mlp", "fc_2"), 2 * hid, (rows, columns, size, size), (2, 3, 1, 0)),
+            *_spread(
+                "decoder.mlp.fc.2", ("decoder", "mlp", "fc_2"), 2 * hid, (rows, columns, size, size), (2, 3, 1, 0)
+            ),
             *_spread("decoder.class_layer_predictor.1", classifier, 2 * hid, (classes, rows), (1, 0)),
         ]
     last = [
-        entry._replace(shape=(*entry.shape, 1, 1), to_release=_with_ones(entry)) if entry.name.endswith("weight") else entry
+        entry._replace(shape=(*entry.shape, 1, 1), to_release=_with_ones(entry))
+        if entry.name.endswith("weight")
+        else entry
         for entry in _spread("decoder.conv.2", ("decoder", "conv_2"), 8 * hid, (rows, columns), (1, 0))
     ]
     return [

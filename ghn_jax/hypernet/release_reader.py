@@ -88,7 +88,9 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module_name, global_name]
         except KeyError:
-            raise _Refused(f"the file names {module_name}.{global_name}, which is not allowed in a checkpoint") from None
+            raise _Refused(
+                f"the file names {module_name}.{global_name}, which is not allowed in a checkpoint"
+            ) from None
 
     def persistent_load(self, pid: Any) -> Any:
         """A storage ("storage", type, key, device, count) from its entry in the zip."""

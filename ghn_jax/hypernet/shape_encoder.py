@@ -57,18 +57,15 @@ class ShapeEncoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         config = self.config
         normal = nn.initializers.normal(1.0)
         quarter = config.hid // 4
-        self.embed_channel = self.param(
-            "embed_channel", normal, (len(channel_sizes(config.num_classes)) + 1, quarter)
-        )
-        self.embed_spatial = self.param(
-            "embed_spatial", normal, (len(spatial_sizes(config.max_shape[3])) + 1, quarter)
-        )
+        self.embed_channel = self.param("embed_channel", normal, (len(channel_sizes(config.num_classes)) + 1, quarter))
+        self.embed_spatial = self.param("embed_spatial", normal, (len(spatial_sizes(config.max_shape[3])) + 1, quarter))
 
     def __call__(self, shapes: jax.Array) -> jax.Array:
-        """int (..., 4) shapes (out, in, height, width), zeros for none -> (..., D)."""
+        """Int (..., 4) shapes (out, in, height, width), zeros for none -> (..., D)."""
         config = self.config
         channel = jnp.asarray(channel_table(config.num_classes))
         spatial = jnp.asarray(spatial_table(config.max_shape[3]))
@@ -84,12 +81,13 @@ class NodeEncoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Creates the layers."""
         config = self.config
         self.embed = self.param("embed", nn.initializers.normal(1.0), (len(Primitive), config.hid))
         if config.shape_encoding:
             self.shape_enc = ShapeEncoder(config)
 
     def __call__(self, types: jax.Array, shapes: jax.Array) -> jax.Array:
-        """int (...) primitives and int (..., 4) shapes -> (..., D)."""
+        """Int (...) primitives and int (..., 4) shapes -> (..., D)."""
         states = self.embed[types]
         return states + self.shape_enc(shapes) if self.config.shape_encoding else states

@@ -1,14 +1,12 @@
 import jax
 import jax.numpy as jnp
-import naive_ghn
 import numpy as np
 import pytest
-from jax.test_util import check_grads
-from small_graphs import TINY, mixed_graph, random_graph
+from naive_ghn import NaiveGHN
+from small_graphs import TINY, mixed_graph
 
-from ghn_jax.graphs.batching import batch_graphs
-from ghn_jax.hypernet import GHN, GHNConfig, predict_params, predict_with_vjp, prepare
-from ghn_jax.hypernet.initialisation import init_ghn
+from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
+from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp, prepare
 
 ABLATIONS = {
     "ghn2": TINY,
@@ -25,11 +23,7 @@ ABLATIONS = {
 
 def relative(actual: object, expected: object) -> float:
     actual, expected = np.asarray(actual), np.asarray(expected)
-    return float(np.linalg.norm(actual - expected) / (np.linalg.norm(expected) + 1e-12))
-
-
-def loss(params: dict, weights: dict) -> jax.Array:
-    return sum((jnp.vdot(value, weights[path]) for path, value in params.items()), jnp.zeros(()))
+    return float(np.linalg.norm(actual - expected) / (np.linalg.norm(expected) + 1e-9))
 
 
 def random_like(params: dict, seed: int) -> dict:
@@ -39,23 +33,98 @@ def random_like(params: dict, seed: int) -> dict:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_values_and_gradients_equal_the_literal_form(name: str) -> None:
-    config = ABLATIONS[name]
-    ghn, graph = GHN(config), mixed_graph()
+    ghn, graph = GHN(ABLATIONS[name]), mixed_graph()
     variables = init_ghn(ghn, jax.random.key(0))
     (params,), vjp = predict_with_vjp(ghn, variables, [graph])
     weights = random_like(params, 1)
-
-    def naive_loss(variables: dict) -> tuple[jax.Array, dict]:
-        values = naive_ghn.predict(config, variables, graph)
-        return loss(values, weights), values
-
-    expected_gradient, expected = jax.jit(jax.grad(naive_loss, has_aux=True))(variables)
+    gradient = vjp([weights])
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+    expected = NaiveGHN(ghn.config, exact["params"]).predict(graph)
     assert params.keys() == expected.keys()
     for path, value in expected.items():
         assert params[path].shape == value.shape
         assert relative(params[path], value) < 2e-6, path
-    gradient = vjp([weights])
+
+    def loss(variables: dict) -> float:
+        values = NaiveGHN(ghn.config, variables["params"]).predict(graph)
+        return sum(float(np.vdot(values[path], np.asarray(weights[path], np.float64))) for path in values)
+
     assert jax.tree.structure(gradient) == jax.tree.structure(variables)
-    for path, value in jax.tree_util.tree_leaves_with_path(expected_gradient):
-        got = dict(jax.tree_util.tree_leaves_with_path(gradient))[path]
-        assert relative(got, value) < 2e-5, jax.tree_util.keystr(path)
+    generator = np.random.default_rng(2)
+    leaves, structure = jax.tree.flatten(exact)
+    for place, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(gradient)):
+        direction = generator.normal(size=leaf.shape)
+        shifted = [
+            loss(jax.tree.unflatten(structure, [*leaves[:place], leaves[place] + step * direction, *leaves[place + 1 :]]))
+            for step in (1e-8, -1e-8)
+        ]
+        slope = (shifted[0] - shifted[1]) / 2e-8
+        scale = float(np.linalg.norm(leaf)) + abs(slope)
+        assert abs(float(np.vdot(np.asarray(leaf, np.float64), direction)) - slope) < 1e-4 * scale, path
+
+
+def test_gradient_equals_jax_grad_of_the_literal_form() -> None:
+    ghn, graph = GHN(TINY), mixed_graph()
+    variables = init_ghn(ghn, jax.random.key(3))
+    (params,), vjp = predict_with_vjp(ghn, variables, [graph])
+    weights = random_like(params, 4)
+
+    def loss(variables: dict) -> jax.Array:
+        values = NaiveGHN(TINY, variables["params"], jnp).predict(graph)
+        return sum((jnp.vdot(values[path], weights[path]) for path in values), jnp.zeros(()))
+
+    expected = jax.grad(loss)(variables)
+    jax.tree.map(lambda got, want: np.testing.assert_array_less(relative(got, want), 2e-5), vjp([weights]), expected)
+
+
+def test_missing_cotangents_count_as_zero() -> None:
+    ghn, graph = GHN(TINY), mixed_graph()
+    variables = init_ghn(ghn, jax.random.key(0))
+    (params,), vjp = predict_with_vjp(ghn, variables, [graph])
+    weights = random_like(params, 1)
+    some = {path: weights[path] for path in (("wide", "kernel"), ("stem_norm", "bias"))}
+    rest = {path: jnp.zeros_like(weights[path]) for path in weights}
+    jax.tree.map(np.testing.assert_array_equal, vjp([some]), vjp([{**rest, **some}]))
+    with pytest.raises(ValueError, match="cotangents of 1 networks, got 2"):
+        vjp([some, some])
+
+
+def test_classifier_can_be_left_out_and_must_match() -> None:
+    ghn = GHN(TINY)
+    variables = init_ghn(ghn, jax.random.key(0))
+    graph = mixed_graph("seven classes", classes=7)
+    with pytest.raises(ValueError, match=r"seven classes.*head/kernel.*leave the classifier out"):
+        predict_params(ghn, variables, [graph])
+    (params,) = predict_params(ghn, variables, prepare(TINY, [graph], classifier=False))
+    assert params.keys() == {spec.path for spec in graph.params if spec.path[0] != "head"}
+
+
+def stacked_graph(indices: list[tuple[int, ...]]) -> ArchGraph:
+    """Two layers in one stacked leaf, whose kernel is split into heads, and a table over 10 tokens."""
+    shapes = [(0, 0, 0, 0), (1, 6, 3, 3), (0, 0, 0, 0), (12, 6, 1, 1), (12, 6, 1, 1)]
+    types = [Primitive.INPUT, Primitive.POS_ENC, Primitive.SUM, Primitive.CONV, Primitive.CONV]
+    specs = [
+        ParamSpec(("layers", "query"), (6, 3, 4), "IOO", Role.KERNEL, 3 + place, index)
+        for place, index in enumerate(indices)
+    ]
+    specs.append(ParamSpec(("tokens",), (1, 10, 6), "OHI", Role.POSITION, 1))
+    return ArchGraph.build("stacked", types, shapes, [(0, 2), (1, 2), (2, 3), (3, 4)], specs)
+
+
+def test_stacked_leaves_split_axes_and_token_tables() -> None:
+    ghn = GHN(TINY)
+    variables = init_ghn(ghn, jax.random.key(0))
+    (params,), vjp = predict_with_vjp(ghn, variables, [stacked_graph([(0,), (1,)])])
+    query, tokens = params["layers", "query"], params[("tokens",)]
+    assert query.shape == (2, 6, 3, 4)
+    assert tokens.shape == (1, 10, 6)
+    plain = ParamSpec(("plain",), (6, 12), "IO", Role.KERNEL, 4)
+    graph = stacked_graph([(0,), (1,)])
+    alone = ArchGraph(graph.name, graph.node_types, graph.node_shapes, graph.edges, (plain,))
+    (expected,) = predict_params(ghn, variables, [alone])
+    np.testing.assert_allclose(query[1].reshape(6, 12), expected[("plain",)], rtol=1e-6)
+    np.testing.assert_array_equal(tokens[0, 9], tokens[0, 0])  # a 3 x 3 square, repeated
+    gradient = vjp([{("layers", "query"): jnp.ones_like(query)}])
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+    with pytest.raises(ValueError, match=r"stacked.*index \(0,\)"):
+        predict_params(ghn, variables, [stacked_graph([(1,), (2,)])])

@@ -1,0 +1,135 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from small_graphs import TINY, mixed_graph, random_graph
+
+from ghn_jax.graphs.batching import Bucket, batch_graphs
+from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, predict_params, predict_with_vjp
+from ghn_jax.hypernet.programs import embed_program
+from ghn_jax.hypernet.sweep import SweepWeights, sweep
+
+CONFIG = GHNConfig(max_shape=(8, 8, 3, 3), hid=16, num_classes=5)
+
+
+def states(ghn: GHN, variables: object, graphs: list, nodes: int) -> list[np.ndarray]:
+    batch = batch_graphs(graphs, (Bucket(nodes, 8 * nodes),))
+    return [np.asarray(part) for part in batch.unpad(embed_program(ghn)(variables, batch))]
+
+
+def test_embeddings_are_the_same_alone_padded_and_beside_others() -> None:
+    ghn = GHN(CONFIG)
+    variables = init_ghn(ghn, jax.random.key(1))
+    graphs = [random_graph(0, 20), mixed_graph(), random_graph(1, 33), random_graph(2, 1)]
+    together = states(ghn, variables, graphs, 48)
+    for graph, beside in zip(graphs, together, strict=True):
+        (alone,) = states(ghn, variables, [graph], graph.num_nodes)
+        (padded,) = states(ghn, variables, [graph], 64)
+        scale = np.abs(alone).max()
+        np.testing.assert_allclose(padded, alone, atol=1e-6 * scale, rtol=0)
+        np.testing.assert_allclose(beside, alone, atol=1e-6 * scale, rtol=0)
+
+
+def test_parameters_are_the_same_alone_and_beside_others() -> None:
+    ghn = GHN(CONFIG)
+    variables = init_ghn(ghn, jax.random.key(1))
+    graphs = [mixed_graph(), random_graph(1, 33), mixed_graph("wider", 9)]
+    for graph, beside in zip(graphs, predict_params(ghn, variables, graphs), strict=True):
+        (alone,) = predict_params(ghn, variables, [graph])
+        assert alone.keys() == beside.keys()
+        for path, value in alone.items():
+            np.testing.assert_allclose(beside[path], value, atol=1e-6 * float(jnp.abs(value).max()) + 1e-9, rtol=0)
+
+
+def test_gradients_between_graphs_are_exactly_zero() -> None:
+    ghn = GHN(CONFIG)
+    variables = init_ghn(ghn, jax.random.key(1))
+    batch = batch_graphs([random_graph(0, 12), random_graph(1, 9)], (Bucket(16, 128),))
+    steps = jnp.asarray(batch.num_nodes).max()
+
+    def first_graph(inputs: jax.Array) -> jax.Array:
+        bound = ghn.bind(variables)
+        return jnp.square(bound.gnn(inputs, jnp.asarray(batch.distances), steps)[0, :12]).sum()
+
+    inputs = jax.random.normal(jax.random.key(2), (2, 16, 16))
+    gradient = jax.grad(first_graph)(inputs)
+    assert bool((gradient[1] == 0).all())
+    assert bool((gradient[0, 12:] == 0).all())
+    assert bool((gradient[0, :12] != 0).any(axis=-1).all())
+
+
+def test_gradient_of_a_batch_is_the_sum_of_its_graphs() -> None:
+    ghn = GHN(CONFIG)
+    variables = init_ghn(ghn, jax.random.key(1))
+    graphs = [mixed_graph(), random_graph(1, 33), mixed_graph("wider", 9)]
+    params, vjp = predict_with_vjp(ghn, variables, graphs)
+    whole = vjp(params)
+    parts = [vjp_one(value) for graph in graphs for value, vjp_one in [predict_with_vjp(ghn, variables, [graph])]]
+    total = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max())), whole, total)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sweep_gradients(reverse: bool, channels: int) -> None:
+    keys = iter(jax.random.split(jax.random.key(0), 20))
+    hidden, width = 6, 4
+    shapes = SweepWeights((width, hidden), (hidden,), (hidden, channels * width), (channels * width,), (4, 12), (12,), (4, 12), (12,))
+    weights = SweepWeights(*(0.5 * jax.random.normal(next(keys), shape) for shape in shapes))
+    states = jax.random.normal(next(keys), (2, 5, width))
+    heard = np.tril(np.random.default_rng(0).integers(0, 4, (2, 5, 5)), -1).astype(np.uint8)
+    heard_by = jnp.asarray(heard.swapaxes(1, 2) if reverse else heard)
+
+    def run(weights: SweepWeights, states: jax.Array) -> jax.Array:
+        return sweep(reverse, weights, states, heard_by, jnp.int32(4 if not reverse else 5))
+
+    with jax.enable_x64(True):
+        weights, states = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (weights, states))
+        check_grads(run, (weights, states), order=1, modes=["rev"], atol=1e-5, rtol=1e-5, eps=1e-6)
+
+
+def test_forty_architectures_make_one_trace_per_bucket() -> None:
+    traces = []
+
+    class CountingGHN(GHN):
+        def __call__(self, batch: object) -> jax.Array:
+            traces.append(batch)
+            return super().__call__(batch)  # pyright: ignore[reportArgumentType]
+
+    ghn = CountingGHN(TINY.replace(num_classes=6))
+    variables = init_ghn(GHN(ghn.config), jax.random.key(0))
+    buckets = (Bucket(16, 128), Bucket(32, 256), Bucket(64, 512))
+    used = set()
+    for seed in range(40):
+        batch = batch_graphs([random_graph(seed, 5 + seed)], buckets)
+        used.add(batch.width)
+        embed_program(ghn)(variables, batch)
+    assert used == {16, 32, 64}
+    assert len(traces) == len(used)
+
+
+def test_a_second_architecture_of_known_shapes_compiles_nothing() -> None:
+    ghn = GHN(TINY)
+    variables = init_ghn(ghn, jax.random.key(0))
+    params, vjp = predict_with_vjp(ghn, variables, [mixed_graph("first")])
+    vjp(params)
+    with _no_compilation():
+        params, vjp = predict_with_vjp(ghn, variables, [mixed_graph("second")])
+        vjp(params)
+
+
+class _no_compilation:  # noqa: N801
+    """Fails on exit if anything was traced inside."""
+
+    def __enter__(self) -> None:
+        self.traced: list[str] = []
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            self.traced.append(event)
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+        assert not self.traced
