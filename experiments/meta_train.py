@@ -20,26 +20,16 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it reads back
 
 import json
-import pathlib
 import sys
 import time
 
 import jax
 
 from ghn_jax.training.command_line import parse_config
-from ghn_jax.training.config import RunConfig, to_json
+from ghn_jax.training.config import to_json
 from ghn_jax.training.loop import train
+from ghn_jax.training.process import set_up
 from ghn_jax.training.validation import final_evaluation
-
-
-def set_up(run: RunConfig) -> None:
-    """Settings of the whole process: compilation cache and the other processes of the run."""
-    if run.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(run.compilation_cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if run.distributed:
-        jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)
 
 
 def main() -> None:

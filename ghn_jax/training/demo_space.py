@@ -51,6 +51,8 @@ class DemoStream(ArchitectureStream):
         return MetaBatch(position, position + self.meta_batch, args, graphs)
 
     def _architecture(self, position: int) -> tuple[NetworkArgs, ArchGraph]:
+        if self.num_architectures is not None:
+            position %= self.num_architectures
         for index in range(position * _CANDIDATES, (position + 1) * _CANDIDATES):
             args = simplified(sample_args(self.split, index, self.seed)[0])
             if args is not None and is_test(args) == self.tests:

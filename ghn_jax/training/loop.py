@@ -1,14 +1,12 @@
 """The meta-training loop."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ghn_jax.deepnets import MetaBatch
-from ghn_jax.hypernet import GHN, prepare
+from ghn_jax.hypernet import GHN, init_ghn, save_file
 from ghn_jax.images import ImageSet, ImageStream, load_images, train_batches
 from ghn_jax.training import devices
 from ghn_jax.training.ahead import CompiledAhead
@@ -19,6 +17,9 @@ from ghn_jax.training.config import TrainConfig, check_resumable, save_config
 from ghn_jax.training.optimisation import initial_state
 from ghn_jax.training.step import MetaStep
 from ghn_jax.training.validation import Validator
+
+GHN_FILE = "ghn.npz"
+"""The trained hypernetwork alone, for `hypernet.load_ghn`, in the run's folder."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,10 +57,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
 def initialise(config: TrainConfig) -> tuple[GHN, Any]:
     """The hypernetwork of a resolved configuration and its random weights, which depend on the seed alone."""
     ghn = GHN(config.ghn)
-    sample = next(_stream(config, 0, workers=0))
-    batch = prepare(config.ghn, sample.graphs[:1]).batch
-    program = jax.jit(lambda key: ghn.init(key, batch, method=GHN.initialise))
-    return ghn, program(jax.random.key(config.run.seed))["params"]
+    return ghn, init_ghn(ghn, jax.random.key(config.run.seed))["params"]
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -85,7 +83,7 @@ def train(config: TrainConfig) -> TrainResult:
     step = MetaStep(ghn, config.optimiser, mesh, params, dtype=jnp.dtype(config.run.dtype), threads=config.run.threads)
     shape = (config.images.batch_size, images.image_size, images.image_size, 3)
     ahead = CompiledAhead(
-        _stream(config, position, config.architectures.sampler_workers),
+        training_stream(config.architectures, config.task, config.run.seed, position),
         step,
         shape,
         ahead=config.run.compile_ahead,
@@ -108,10 +106,7 @@ def train(config: TrainConfig) -> TrainResult:
     finally:
         ahead.close()
         checkpoints.close()
-    local = devices.copy_on(state.params, jax.local_devices()[0])
-    return TrainResult(config, ghn, jax.device_get(local), images, done, not books.interrupted)
-
-
-def _stream(config: TrainConfig, position: int, workers: int) -> Iterator[MetaBatch]:
-    architectures = dataclasses.replace(config.architectures, sampler_workers=workers)
-    return training_stream(architectures, config.task, config.run.seed, position)
+    trained = jax.device_get(devices.copy_on(state.params, jax.local_devices()[0]))
+    if jax.process_index() == 0:
+        save_file(config.run_dir / GHN_FILE, config.ghn, {"params": trained})
+    return TrainResult(config, ghn, trained, images, done, not books.interrupted)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ghn_jax.training.evaluation import Score
+from ghn_jax.training.architectures import Named
+from ghn_jax.training.evaluation import Evaluator, Score
+from ghn_jax.training.metrics import Progress
 
 
 def summary_table(scores: Sequence[Score], chance: float) -> str:
@@ -35,6 +37,23 @@ def summary_table(scores: Sequence[Score], chance: float) -> str:
         f"one prediction took {1000 * float(np.median(seconds)):.0f} ms (median), {1000 * max(seconds):.0f} ms at most"
     )
     return "\n".join(lines)
+
+
+def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathlib.Path) -> list[Score]:
+    """Scores of the architectures: those in the file as they are, the others now, each added to it at once.
+
+    Raises:
+      ValueError: if the file is of something else.
+    """
+    there = {score.name: score for score in read_scores(path)}
+    missing = [item for item in architectures if item[2].name not in there]
+    progress = Progress(len(architectures), len(architectures) - len(missing), "evaluation")
+    for score in evaluator.scores(missing):
+        append_score(path, score)
+        there[score.name] = score
+        progress.advance(f"top-1 {100 * float(np.mean([s.top1 for s in there.values()])):.1f} %")
+    progress.close()
+    return [there[graph.name] for _, _, graph in architectures]
 
 
 def append_score(path: pathlib.Path, score: Score) -> None:

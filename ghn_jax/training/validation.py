@@ -12,9 +12,8 @@ from ghn_jax.networks.runner import Runner
 from ghn_jax.training.architectures import Named, evaluation_architectures
 from ghn_jax.training.config import TrainConfig
 from ghn_jax.training.evaluation import Evaluator, Score
-from ghn_jax.training.metrics import Progress
 from ghn_jax.training.pictures import curve_picture, histogram_picture
-from ghn_jax.training.score_table import append_score, summary_table
+from ghn_jax.training.score_table import score_all, summary_table
 
 
 class Validator:
@@ -55,15 +54,9 @@ def final_evaluation(
     weights = jax.device_put({"params": params}, jax.local_devices()[0])
     evaluator = Evaluator(ghn, weights, batches, Runner(), seed=config.run.seed)
     chosen = _architectures(config, "test", config.run.test_architectures)
-    progress = Progress(len(chosen), 0, "test")
     lines = folder / "test.jsonl"
     lines.unlink(missing_ok=True)
-    scores = []
-    for score in evaluator.scores(chosen):
-        scores.append(score)
-        append_score(lines, score)
-        progress.advance(f"top-1 {100 * np.mean([s.top1 for s in scores]):.1f} %")
-    progress.close()
+    scores = score_all(evaluator, chosen, lines)
     ways = {"predicted": [s.top1 for s in scores], "He init": [s.he_top1 or 0.0 for s in scores]}
     title = f"{len(scores)} unseen architectures, {config.images.dataset} test images"
     pictures = [histogram_picture(ways, title, folder / "test.png"), curve_picture(folder)]

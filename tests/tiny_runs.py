@@ -1,0 +1,52 @@
+"""The smallest meta-training runs, as subprocesses."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+TINY = (
+    "--preset=demo",
+    "--image-size=8",
+    "--batch-size=16",
+    "--demo-width=8",
+    "--num-architectures=2",
+    "--meta-batch=2",
+    "--sampler-workers=0",
+    "--hid=8",
+    *("--max-shape", "4", "4", "3", "3"),
+    "--warmup-steps=0",
+    "--validation-architectures=0",
+    "--test-architectures=0",
+)
+"""Two networks of width 8, over and over."""
+
+
+def start(folder: pathlib.Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    """meta_train with the tiny options and those given."""
+    command = [sys.executable, str(ROOT / "experiments" / "meta_train.py"), *TINY, f"--run-dir={folder}", *options]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> str:
+    """What a run said; fails if it failed."""
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0, output
+    return output
+
+
+def weights(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The trained weights of a run."""
+    with np.load(folder / "ghn.npz") as archive:
+        return {name: archive[name] for name in archive.files if name != "config.json"}
