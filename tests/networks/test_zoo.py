@@ -40,7 +40,7 @@ WEIGHTS = {
     "vit_b_16": 86_567_656,
 }
 LONG = pytest.mark.slow
-OTHERS = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "vit_b_16", "convnext_tiny", "googlenet")
+OTHERS = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "vit_b_16")
 
 
 def flat(tree) -> dict[tuple[str, ...], Any]:
