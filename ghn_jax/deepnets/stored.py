@@ -23,7 +23,7 @@ class StoredGraph:
     """The pair of labels and distances of one network as it stands in a file, row by row.
 
     The two often disagree on which row is which node, so this need not be a graph of any network. It offers what a
-    GHN reads of an `ArchGraph`: `node_types`, `node_shapes`, `edges`, `params` and `distances`.
+    GHN reads of an `ArchGraph`: `node_types`, `node_shapes`, `num_nodes`, `num_edges`, `edges`, `params`, `distances`.
 
     Attributes:
       name: of the architecture.
@@ -45,6 +45,11 @@ class StoredGraph:
     def num_nodes(self) -> int:
         """N."""
         return len(self.labels)
+
+    @property
+    def num_edges(self) -> int:
+        """E."""
+        return int((self.all_distances == 1).sum())
 
     @property
     def edges(self) -> np.ndarray:

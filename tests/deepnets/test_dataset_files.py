@@ -49,6 +49,7 @@ def test_what_is_written_can_be_read(path: pathlib.Path, split: str):
         assert equal(graph, network_graph(reader.args(index)))
         assert np.array_equal(stored.distances(50), graph.distances(50))
         assert np.array_equal(stored.edges, graph.edges)
+        assert stored.num_edges == graph.num_edges
         assert np.array_equal(stored.node_types, graph.node_types)
         assert np.array_equal(stored.node_shapes, graph.node_shapes)
         assert stored.params == graph.params
