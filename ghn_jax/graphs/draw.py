@@ -4,7 +4,7 @@ import math
 import os
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def _draw_links(axes: "Axes", layout: Layout, x: np.ndarray, y: np.ndarray, rows
         curves.append(np.array([[x[item], y[item]], [x[item] + length, y[item]]]))
         label = "\n".join(map(str, sorted(sources)))
         side = "left" if length > 0 else "right"
-        axes.text(x[item] + 1.1 * length, y[item], label, ha=side, va="center", fontsize=5, color="#555555")
+        _text(axes, x[item] + 1.1 * length, y[item], label, ha=side, fontsize=5, color="#555555")
     axes.add_collection(LineCollection(curves, colors="#9a9a9a", linewidths=0.8, zorder=1))
 
 
@@ -151,15 +151,11 @@ def _draw_nodes(axes: "Axes", graph: ArchGraph, x: np.ndarray, y: np.ndarray) ->
         axes.scatter(
             x[nodes], y[nodes], s=_NODE_POINTS**2, c=colour, edgecolors="#333333", linewidths=0.5, label=label, zorder=2
         )
-        luminance = float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)))
+        ink = "black" if np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) > 0.5 else "white"
         for node in nodes.tolist():
-            axes.text(
-                x[node],
-                y[node],
-                str(node),
-                ha="center",
-                va="center",
-                fontsize=6,
-                color="black" if luminance > 0.5 else "white",
-                zorder=3,
-            )
+            _text(axes, x[node], y[node], str(node), ha="center", fontsize=6, color=ink, zorder=3)
+
+
+def _text(axes: "Axes", x: float, y: float, text: str, **style: Any) -> None:
+    """Text that the figure's layout need not make room for: it stays within the limits of the axes."""
+    axes.text(x, y, text, va="center", in_layout=False, **style)

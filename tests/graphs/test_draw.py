@@ -18,7 +18,7 @@ from ghn_jax.graphs import Primitive, draw
 from ghn_jax.graphs.draw import COLOURS
 from ghn_jax.graphs.layout import isotonic, layered_layout
 
-GRAPHS = [*corner_graphs().values(), random_graph(np.random.default_rng(0), 100)]
+GRAPHS = [*corner_graphs().values(), random_graph(np.random.default_rng(0), 40)]
 
 
 def edges_of(layout, num_nodes):
