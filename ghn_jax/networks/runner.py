@@ -84,15 +84,6 @@ def _add(x: jax.Array, y: jax.Array) -> jax.Array:
     return x + y
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """Of one network: mean loss, logits (B, K) and the parameters' cotangents."""
-
-    loss: jax.Array
-    logits: jax.Array
-    cotangents: dict[Path, jax.Array]
-
-
 class Runner:
     """Runs any network layer by layer; layers are compiled once per shape and shared by all networks.
 
@@ -110,7 +101,13 @@ class Runner:
         return self.programs.report()
 
     def forward(
-        self, plan: Plan, params: FlatParams, images: jax.Array, *, rng: jax.Array | None = None, train: bool = False,
+        self,
+        plan: Plan,
+        params: FlatParams,
+        images: jax.Array,
+        *,
+        rng: jax.Array | None = None,
+        train: bool = False,
         dtype: Any = jnp.float32,
     ) -> jax.Array:
         """Logits (B, K) of images (B, H, W, 3)."""
@@ -125,8 +122,16 @@ class Runner:
         return values[plan.output]
 
     def loss_and_grads(
-        self, plan: Plan, params: FlatParams, images: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0,
-        rng: jax.Array | None = None, train: bool = True, dtype: Any = jnp.float32,
+        self,
+        plan: Plan,
+        params: FlatParams,
+        images: jax.Array,
+        labels: jax.Array,
+        *,
+        label_smoothing: float = 0.0,
+        rng: jax.Array | None = None,
+        train: bool = True,
+        dtype: Any = jnp.float32,
     ) -> tuple[jax.Array, jax.Array, dict[Path, jax.Array]]:
         """Mean cross-entropy, logits (B, K), and the loss's gradient for every parameter of the plan."""
         steps, values, rng = self._start(plan, images, True, train, dtype, rng)
@@ -134,9 +139,7 @@ class Runner:
         for place, step in enumerate(steps):
             program = self.programs.get(step.key)
             key = jax.random.fold_in(rng, place) if train and step.key.segment.random else None
-            outputs, residuals = program.forward(
-                _gather(params, step), tuple(values[i] for i in step.inputs), key
-            )
+            outputs, residuals = program.forward(_gather(params, step), tuple(values[i] for i in step.inputs), key)
             values.update(zip(step.outputs, outputs, strict=True))
             for i in step.last:
                 del values[i]
@@ -157,8 +160,14 @@ class Runner:
         return loss, logits, cotangents
 
     def meta_batch(
-        self, plans: Sequence[Plan], params: Sequence[FlatParams], images: jax.Array, labels: jax.Array, *,
-        threads: int = 2, **options: Any,
+        self,
+        plans: Sequence[Plan],
+        params: Sequence[FlatParams],
+        images: jax.Array,
+        labels: jax.Array,
+        *,
+        threads: int = 2,
+        **options: Any,
     ) -> list[tuple[jax.Array, jax.Array, dict[Path, jax.Array]]]:
         """`loss_and_grads` of several networks on the same images, side by side in `threads` threads."""
         if threads == 1:
@@ -168,14 +177,18 @@ class Runner:
             return list(pool.map(lambda pair: one(*pair), zip(plans, params, strict=True)))
 
     def warm(
-        self, plans: Sequence[Plan], image_shape: tuple[int, ...], *, backward: bool = True, train: bool = True,
-        dtype: Any = jnp.float32, threads: int = 1,
+        self,
+        plans: Sequence[Plan],
+        image_shape: tuple[int, ...],
+        *,
+        backward: bool = True,
+        train: bool = True,
+        dtype: Any = jnp.float32,
+        threads: int = 1,
     ) -> None:
         """Compiles ahead what the plans need for images of shape (B, H, W, 3); safe in background threads."""
         shape = jax.ShapeDtypeStruct(image_shape, as_dtype(dtype))
-        keys = dict.fromkeys(
-            step.key for plan in plans for step in schedule(plan, shape, backward, train, self.device)
-        )
+        keys = dict.fromkeys(step.key for plan in plans for step in schedule(plan, shape, backward, train, self.device))
         if threads == 1:
             for key in keys:
                 self.programs.get(key)
@@ -197,4 +210,8 @@ class Runner:
 
 def _gather(params: FlatParams, step: Step) -> list[dict[Path, jax.Array]]:
     """Parameters of each layer of a step, by their path in the layer."""
-    return [{local: params[path] for path, local in paths} for paths in step.paths]
+    try:
+        return [{local: params[path] for path, local in paths} for paths in step.paths]
+    except KeyError as error:
+        name = "/".join(error.args[0])
+        raise ValueError(f"parameters: {name} is missing; are they of another network?") from None

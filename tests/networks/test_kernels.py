@@ -1,0 +1,163 @@
+"""CPU formulations against XLA's own operations: values and gradients, float32 and bfloat16."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ghn_jax.networks.kernels.attention import attend, plain_attend
+from ghn_jax.networks.kernels.batch_norm import batch_norm, plain_batch_norm
+from ghn_jax.networks.kernels.convolution import convolution, plain_convolution
+from ghn_jax.networks.kernels.platform import compiling_for, on_cpu
+from ghn_jax.networks.kernels.pooling import max_pool, plain_max_pool
+from ghn_jax.networks.kernels.reductions import channel_sums
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
+
+
+def value_and_gradients(function, arrays, cotangent):
+    """Result and cotangents of `function` in one compiled program."""
+
+    def run(cotangent, *arrays):
+        out, pull = jax.vjp(function, *arrays)
+        return out, *pull(cotangent.astype(out.dtype))
+
+    return jax.jit(run)(cotangent, *arrays)
+
+
+def check(fast, plain, shapes, dtype="float32", round_to=None):
+    """`fast` traced for CPUs in `dtype` equals `plain` in float32, for the same random arrays."""
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+    if round_to:
+        arrays = [jnp.round(array * round_to) / round_to for array in arrays]
+    wide = [array.astype(jnp.float32) for array in arrays]
+    cotangent = jnp.asarray(rng.normal(size=jax.eval_shape(plain, *wide).shape), dtype).astype(jnp.float32)
+    with compiling_for("cpu"):
+        assert on_cpu()
+        ours = value_and_gradients(fast, arrays, cotangent)
+    theirs = value_and_gradients(plain, wide, cotangent)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == jnp.dtype(dtype)
+        difference = np.linalg.norm(np.asarray(one, np.float32) - np.asarray(other))
+        assert difference <= TOLERANCE[dtype] * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "relu"),
+    [
+        (5, (1, 1), (1, 1), True),
+        (5, (1, 1), (2, 2), True),
+        (6, (3, 3), (1, 1), False),
+        (6, (3, 3), (2, 2), True),
+        (5, (5, 5), (2, 2), False),
+        (4, (5, 5), (1, 1), True),  # kernel larger than the image
+        (4, (5, 5), (2, 2), True),
+        (7, (1, 7), (1, 2), True),
+        (7, (7, 1), (2, 1), False),
+        (4, (1, 7), (1, 1), True),
+    ],
+)
+def test_convolution(size, kernel, strides, relu, dtype):
+    padding = tuple(((side - 1) // 2,) * 2 for side in kernel)
+    check(
+        lambda x, k: convolution(x, k, strides, relu=relu),
+        lambda x, k: plain_convolution(x, k, strides, padding, relu=relu),
+        [(3, size, size, 4), (*kernel, 4, 6)],
+        dtype,
+    )
+
+
+def test_convolution_of_a_kernel_far_larger_than_a_wide_image():
+    """Too large for one matrix product over all pairs of pixels: XLA's convolution of the padded input."""
+    check(
+        lambda x, k: convolution(x, k),
+        lambda x, k: plain_convolution(x, k, (1, 1), ((3, 3), (3, 3))),
+        [(2, 6, 6, 80), (7, 7, 80, 96)],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "dilation"), [(7, 3, 1, 1), (7, 5, 2, 1), (6, 3, 2, 2), (4, 5, 1, 2)]
+)
+def test_depthwise(size, kernel, stride, dilation, dtype):
+    side = dilation * (kernel - 1) // 2
+    check(
+        lambda x, k: convolution(x, k, (stride, stride), dilation, groups=6, relu=True),
+        lambda x, k: plain_convolution(x, k, (stride, stride), ((side, side),) * 2, dilation, 6, relu=True),
+        [(8, size, size, 6), (kernel, kernel, 1, 6)],
+        dtype,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("size", "stride"), [(5, 1), (6, 2), (5, 2)])
+def test_max_pool(size, stride, dtype):
+    """Rounded inputs, so that many windows have several maxima."""
+    shapes = [(3, size, size, 4)]
+    check(lambda x: max_pool(x, stride), lambda x: plain_max_pool(x, stride), shapes, dtype, round_to=2)
+
+
+def test_max_pool_passes_nan_on():
+    x = jnp.zeros((1, 5, 5, 1)).at[0, 2, 2, 0].set(jnp.nan)
+    with compiling_for("cpu"):
+        out = np.asarray(max_pool(x, 1))
+    assert np.isnan(out[0, 1:4, 1:4]).all()
+    assert np.isnan(out).sum() == 9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention(dtype):
+    check(lambda x: attend(x, 8), lambda x: plain_attend(x, 8), [(5, 9, 96)], dtype)
+
+
+def test_attention_with_large_scores():
+    check(lambda x: attend(6 * x, 8), lambda x: plain_attend(30 * x, 8), [(4, 9, 96)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [6, 8])
+def test_batch_norm(batch, dtype):
+    check_types = [(batch, 3, 4, 5)]
+    scale, bias = jnp.linspace(0.5, 2, 5), jnp.linspace(-1, 1, 5)
+    check(
+        lambda x: batch_norm(x, scale, bias, 1e-5)[0],
+        lambda x: plain_batch_norm(x, scale, bias, 1e-5)[0],
+        check_types,
+        dtype,
+    )
+
+
+def test_batch_norm_gradients_of_scale_and_bias_and_statistics():
+    shapes = [(8, 3, 4, 5), (5,), (5,)]
+    check(lambda *xs: batch_norm(*xs, 1e-5)[0], lambda *xs: plain_batch_norm(*xs, 1e-5)[0], shapes)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=shapes[0]), jnp.float32)
+    with compiling_for("cpu"):
+        _, mean, var = batch_norm(x, jnp.ones(5), jnp.zeros(5), 1e-5)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_batch_norm_far_from_zero():
+    """A mean of a thousand deviations: one-pass statistics must not cancel."""
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(8, 4, 4, 3)), jnp.float32) + 1000
+    with compiling_for("cpu"):
+        var = batch_norm(x, jnp.ones(3), jnp.zeros(3), 1e-5)[2]
+    np.testing.assert_allclose(var, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 8, 16])
+def test_channel_sums(batch):
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(batch, 2, 3, 4)), jnp.float32)
+    first, second = channel_sums(x, x * x)
+    np.testing.assert_allclose(first, x.sum((0, 1, 2)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(second, (x * x).sum((0, 1, 2)), rtol=1e-5)
+
+
+def test_plain_formulations_outside_the_runner():
+    """Tracers of whole networks must see one convolution for each convolution."""
+    text = str(jax.make_jaxpr(lambda x, k: convolution(x, k))(jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 3, 2, 2))))
+    assert "conv_general_dilated" in text
+    assert "custom_vjp" not in text
