@@ -37,7 +37,8 @@ def main() -> None:
     config = parse_config(None, __doc__ or "")
     set_up(config.run)
     if jax.process_index() == 0:
-        print(json.dumps(to_json(config)), flush=True)
+        print(json.dumps(to_json(config)))
+        print(f"on {jax.device_count()} devices ({jax.devices()[0].device_kind}), in {config.run_dir}", flush=True)
     try:
         result = train(config)
     except ValueError as error:

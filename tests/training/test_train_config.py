@@ -27,7 +27,9 @@ def test_presets_are_those_of_the_paper() -> None:
 
 
 def test_options_change_the_preset_and_need_no_prefix() -> None:
-    config = parse_config(["--preset=demo", "--dataset=cifar10", "--data_dir=here", "--hid=16", "--max-shape", *"8833"], "")
+    config = parse_config(
+        ["--preset=demo", "--dataset=cifar10", "--data_dir=here", "--hid=16", "--max-shape", *"8833"], ""
+    )
     assert config.preset == "demo"
     assert (config.images.dataset, config.images.data_dir) == ("cifar10", "here")
     assert config.ghn == PRESETS["demo"].ghn.replace(hid=16, max_shape=(8, 8, 3, 3))
@@ -38,7 +40,11 @@ def test_imagenet_changes_the_defaults_but_not_what_is_asked_for() -> None:
     config = parse_config(["--dataset=imagenet2012", "--batch-size=128"], "")
     assert config.images.batch_size == 128
     assert config.ghn.max_shape == (64, 64, 16, 16)
-    assert (config.optimiser.epochs, config.optimiser.milestones, config.optimiser.label_smoothing) == (150, (100, 140), 0.1)
+    assert (config.optimiser.epochs, config.optimiser.milestones, config.optimiser.label_smoothing) == (
+        150,
+        (100, 140),
+        0.1,
+    )
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,9 +71,9 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path: pathlib.Path) -> None:
     check_resumable(config)
     save_config(config, tmp_path)
     check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--minutes=9", "--threads=1"], ""))
-    with pytest.raises(ValueError, match="ghn.hid was 32, now 16"):
+    with pytest.raises(ValueError, match=r"ghn\.hid was 32, now 16"):
         check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--hid=16"], ""))
-    with pytest.raises(ValueError, match="run.seed was 1, now 2"):
+    with pytest.raises(ValueError, match=r"run\.seed was 1, now 2"):
         check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=2"], ""))
 
 
