@@ -118,6 +118,7 @@ class NaiveGHN:
         out_size, in_size, height, width = spec.canonical_shape
         rows, columns, size, _ = self.config.max_shape
         whole = self.classifier(h) if spec.role is Role.CLASSIFIER_KERNEL else self.slab(h)
+        rows = out_size if spec.role is Role.CLASSIFIER_KERNEL else rows
         lengths, periods = (height, width, in_size, out_size), (size, size, columns, rows)
         fitted = whole[np.ix_(*[np.arange(n) % period for n, period in zip(lengths, periods, strict=True)])]
         if self.config.normalization != "none" and not (spec.role is Role.POSITION and height >= 11):

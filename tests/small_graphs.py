@@ -5,10 +5,10 @@ import numpy as np
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 from ghn_jax.hypernet import GHNConfig
 
-TINY = GHNConfig(max_shape=(8, 8, 3, 3), hid=8, num_classes=5)
+TINY = GHNConfig(max_shape=(8, 8, 3, 3), hid=8, num_classes=11)
 
 
-def mixed_graph(name: str = "mixed", width: int = 6, classes: int = 5) -> ArchGraph:
+def mixed_graph(name: str = "mixed", width: int = 6, classes: int = 11) -> ArchGraph:
     """Convolutions, a depthwise one, norms, biases, a position table, a residual sum and a classifier."""
     types, shapes, edges, params = [Primitive.INPUT], [(0, 0, 0, 0)], [], []
 

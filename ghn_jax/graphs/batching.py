@@ -85,8 +85,8 @@ class GraphBatch:
     @property
     def flat_edge_mask(self) -> Array:
         """Bool (E,): real edges, in the rows of `graph`."""
-        num_edges = self.graph.n_edge[: self.num_graphs].sum()
-        return np.arange(self.graph.senders.shape[0]) < num_edges
+        real = (self.graph.n_edge[: self.num_graphs] * self.graph_mask).sum()
+        return np.arange(self.graph.senders.shape[0]) < real
 
     def locate(self, row: int) -> tuple[int, int]:
         """(architecture, node) of a flat row of `graph`; the architecture is its place in the list that was batched.

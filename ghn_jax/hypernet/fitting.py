@@ -87,7 +87,8 @@ def fit_kernel(config: GHNConfig, kind: TensorKind, row: jax.Array) -> jax.Array
     if kind.is_token_table:
         row = _tile(row.reshape(-1, 1, *row.shape[2:]), 0, row.shape[0] * row.shape[1], height * width)
     row = _tile(row, 2, config.max_shape[1], in_size)
-    row = _tile(row, 3, config.max_shape[0], out_size)
+    # The classifier's slab has all its classes; those of other tensors repeat after the largest decoded size.
+    row = row if kind.role is Role.CLASSIFIER_KERNEL else _tile(row, 3, config.max_shape[0], out_size)
     factor = normalisation_factor(config, kind)
     return lay_out(row if factor == 1.0 else row * factor, kind)
 

@@ -6,11 +6,11 @@ from jax.test_util import check_grads
 from small_graphs import TINY, mixed_graph, random_graph
 
 from ghn_jax.graphs.batching import Bucket, batch_graphs
-from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, predict_params, predict_with_vjp
+from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp
 from ghn_jax.hypernet.programs import embed_program
 from ghn_jax.hypernet.sweep import SweepWeights, sweep
 
-CONFIG = GHNConfig(max_shape=(8, 8, 3, 3), hid=16, num_classes=5)
+CONFIG = TINY.replace(hid=16)
 
 
 def states(ghn: GHN, variables: object, graphs: list, nodes: int) -> list[np.ndarray]:
