@@ -22,7 +22,7 @@ MIXED = NetworkArgs(
         reduce=(("skip_connect", 0), ("max_pool_3x3", 1), ("none", 2), ("conv_7x1_1x7", 1)),
         reduce_concat=(2, 3),
     ),
-    n_cells=3,
+    n_cells=2,
     C=8,
     stem_type=1,
 )
@@ -93,11 +93,11 @@ def test_second_pass_compiles_nothing_and_threads_agree(runner):
 
 def test_programs_are_shared_between_networks():
     """A deeper network of the same cells needs no further programs."""
-    shallow = small_args((("conv_1x1", 1), ("none", 0)), n_cells=4)
+    shallow = small_args((("conv_1x1", 1), ("none", 0)), n_cells=6)
     runner = Runner()
     runner.warm([network_plan(shallow)], IMAGES.shape, backward=False)
     count = runner.report().compiled
-    deeper = shallow.replace(n_cells=5)
+    deeper = shallow.replace(n_cells=7)
     runner.warm([network_plan(deeper)], IMAGES.shape, backward=False)
     assert runner.report().compiled == count
 
