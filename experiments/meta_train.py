@@ -27,6 +27,7 @@ import jax
 
 from ghn_jax.training.command_line import parse_config
 from ghn_jax.training.config import to_json
+from ghn_jax.training.failures import TooManySkippedError
 from ghn_jax.training.loop import train
 from ghn_jax.training.process import set_up
 from ghn_jax.training.validation import final_evaluation
@@ -41,7 +42,7 @@ def main() -> None:
         print(f"on {jax.device_count()} devices ({jax.devices()[0].device_kind}), in {config.run_dir}", flush=True)
     try:
         result = train(config)
-    except ValueError as error:
+    except (ValueError, TooManySkippedError) as error:
         sys.exit(f"meta_train: {error}")
     config = result.config
     print(f"{result.steps} updates, {(time.monotonic() - start) / 60:.1f} minutes, in {config.run_dir}", flush=True)

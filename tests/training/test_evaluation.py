@@ -1,6 +1,7 @@
 """Scores: against whole networks, both protocols of batch normalisation, tables and files."""
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ def test_scores_are_those_of_whole_networks() -> None:
     assert [score.name for score in scores] == ["tiny/0", "tiny/1"]
     for args, graph, score in zip(batch.args, batch.graphs, scores, strict=True):
         (flat,) = predict_params(ghn, variables, [graph])
-        logits = TargetNetwork(args).apply({"params": traverse_util.unflatten_dict(flat)}, images)
+        logits: Any = TargetNetwork(args).apply({"params": traverse_util.unflatten_dict(flat)}, images)
         assert score.top1 == pytest.approx(float((logits.argmax(1) == labels).mean()))
         assert (score.nodes, score.params) == (graph.num_nodes, graph.num_params)
         assert score.he_top1 is not None

@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 from tiny_networks import IMAGE_SIZE, images_and_labels, tiny_batch, tiny_ghn
 
-from ghn_jax.deepnets import network_graph
+from ghn_jax.deepnets import NetworkArgs, network_graph
 from ghn_jax.hypernet import predict_params
 from ghn_jax.networks import TargetNetwork
 from ghn_jax.training import devices
@@ -32,6 +32,11 @@ def make_step(**options: Any) -> tuple[MetaStep, Any]:
     return step, devices.replicate(initial_state(CONFIG, variables["params"]), mesh)
 
 
+def logits_of(args: NetworkArgs, flat: Any, images: jax.Array) -> Any:
+    """Of the whole network in one piece."""
+    return TargetNetwork(args).apply({"params": traverse_util.unflatten_dict(flat)}, images)
+
+
 def first_moments(state: Any) -> Any:
     """Adam's, after the first update: a tenth of the gradient it was fed."""
     (adam,) = (part for part in state.moments if isinstance(part, optax.ScaleByAdamState))
@@ -45,8 +50,7 @@ def test_the_loss_accuracy_and_gradient_norm_are_those_of_whole_networks() -> No
     _, report = step(state, batch, (images, labels), RATE, jax.random.key(0))
     losses, hits = [], []
     for args, flat in zip(batch.args, predict_params(ghn, variables, batch.graphs), strict=True):
-        tree = {"params": traverse_util.unflatten_dict(flat)}
-        logits = TargetNetwork(args).apply(tree, images)
+        logits = logits_of(args, flat, images)
         losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
         hits.append((logits.argmax(1) == labels).mean())
     np.testing.assert_allclose(report.loss, np.mean(losses), rtol=1e-5)
@@ -64,8 +68,8 @@ def test_the_gradient_is_that_of_everything_in_one_piece() -> None:
     def loss(params: Any) -> jax.Array:
         losses = []
         for args, flat in zip(batch.args, predict_params(ghn, {"params": params}, batch.graphs), strict=True):
-            logits = TargetNetwork(args).apply({"params": traverse_util.unflatten_dict(flat)}, images)
-            losses.append(optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), labels).mean())
+            logits = logits_of(args, flat, images)
+            losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
         return jnp.stack(losses).mean()
 
     expected = jax.grad(loss)(variables["params"])

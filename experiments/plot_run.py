@@ -1,0 +1,35 @@
+"""Learning curves of a run, finished or not: ``python experiments/plot_run.py runs/demo-digits-0``.
+
+Draws ``curves.png`` in the run's folder from its ``metrics.jsonl``; takes a second, and does not disturb the run.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import tyro
+
+from ghn_jax.training.pictures import curve_picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to draw.
+
+    Attributes:
+      run_dir: folder of the run.
+    """
+
+    run_dir: tyro.conf.Positional[pathlib.Path]
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        print(curve_picture(options.run_dir))
+    except ValueError as error:
+        sys.exit(f"plot_run: {error}")
+
+
+if __name__ == "__main__":
+    main()
