@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def write_set(folder: pathlib.Path, name: str, image_key: str = "image", test: s
     """Pictures of one grey level, 10 x the row; label row % 3."""
     target = folder / name / VERSION
     target.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
+    features: Any = tfds.features.FeaturesDict(
         {image_key: tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
     )
     features.save_metadata(str(target))
