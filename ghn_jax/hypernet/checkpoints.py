@@ -79,9 +79,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
     expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _expected(ghn))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree
+            _check_shapes(str(folder), expected, stored)
             variables = checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder}: the weights cannot be read with the configuration beside them: {error}") from None
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder}: the weights cannot be read: {error}") from None
     return PretrainedGHN(ghn, variables)
 
 
@@ -107,12 +109,9 @@ def read_file(path: str | os.PathLike[str]) -> PretrainedGHN:
     if _CONFIG_FILE not in arrays:
         raise ValueError(f"{path}: not a hypernetwork in one file: {_CONFIG_FILE} is missing")
     ghn = GHN(_config_from_json(str(arrays.pop(_CONFIG_FILE)), str(path)))
-    expected = flax.traverse_util.flatten_dict(_expected(ghn), sep="/")
-    missing, extra = sorted(expected.keys() - arrays.keys()), sorted(arrays.keys() - expected.keys())
-    wrong = [name for name, leaf in expected.items() if name in arrays and arrays[name].shape != leaf.shape]
-    if missing or extra or wrong:
-        raise ValueError(f"{path}: its configuration does not match its weights: {[*missing, *extra, *wrong][0]}")
-    return PretrainedGHN(ghn, jax.device_put(flax.traverse_util.unflatten_dict(arrays, sep="/")))
+    stored = flax.traverse_util.unflatten_dict(arrays, sep="/")
+    _check_shapes(str(path), _expected(ghn), stored)
+    return PretrainedGHN(ghn, jax.device_put(stored))
 
 
 def read_release_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
@@ -146,6 +145,18 @@ def export_release_checkpoint(
 def _expected(ghn: GHN) -> Any:
     """Shapes of all weights."""
     return jax.eval_shape(lambda: init_ghn(ghn, jax.random.key(0)))
+
+
+def _check_shapes(source: str, expected: Any, stored: Any) -> None:
+    """Raises ValueError naming a weight that is missing, unknown or of another shape."""
+    wanted = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(expected, sep="/").items()}
+    found = {path: tuple(leaf.shape) for path, leaf in flax.traverse_util.flatten_dict(stored, sep="/").items()}
+    for path in sorted(wanted.keys() | found.keys()):
+        if wanted.get(path) != found.get(path):
+            raise ValueError(
+                f"{source}: its configuration does not match its weights: {path} has shape {found.get(path)}, "
+                f"expected {wanted.get(path)}"
+            )
 
 
 def _config_json(config: GHNConfig) -> str:

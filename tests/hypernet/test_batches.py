@@ -75,7 +75,9 @@ def test_gradient_of_a_batch_is_the_sum_of_its_graphs() -> None:
 def test_sweep_gradients(reverse: bool, channels: int) -> None:
     keys = iter(jax.random.split(jax.random.key(0), 20))
     hidden, width = 6, 4
-    shapes = SweepWeights((width, hidden), (hidden,), (hidden, channels * width), (channels * width,), (4, 12), (12,), (4, 12), (12,))
+    shapes = SweepWeights(
+        (width, hidden), (hidden,), (hidden, channels * width), (channels * width,), (4, 12), (12,), (4, 12), (12,)
+    )
     weights = SweepWeights(*(0.5 * jax.random.normal(next(keys), shape) for shape in shapes))
     states = jax.random.normal(next(keys), (2, 5, width))
     heard = np.tril(np.random.default_rng(0).integers(0, 4, (2, 5, 5)), -1).astype(np.uint8)

@@ -55,7 +55,9 @@ def test_values_and_gradients_equal_the_literal_form(name: str) -> None:
     for place, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(gradient)):
         direction = generator.normal(size=leaf.shape)
         shifted = [
-            loss(jax.tree.unflatten(structure, [*leaves[:place], leaves[place] + step * direction, *leaves[place + 1 :]]))
+            loss(
+                jax.tree.unflatten(structure, [*leaves[:place], leaves[place] + step * direction, *leaves[place + 1 :]])
+            )
             for step in (1e-8, -1e-8)
         ]
         slope = (shifted[0] - shifted[1]) / 2e-8

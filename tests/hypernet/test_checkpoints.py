@@ -1,0 +1,206 @@
+import collections
+import pathlib
+import pickle
+import shutil
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from small_graphs import TINY, mixed_graph
+
+from ghn_jax.hypernet import (
+    GHN,
+    GHNConfig,
+    PretrainedGHN,
+    export_release_checkpoint,
+    init_ghn,
+    load_ghn,
+    predict_params,
+    save_checkpoint,
+    save_file,
+)
+from ghn_jax.hypernet.release_names import params_from_release, params_to_release
+from ghn_jax.hypernet.release_reader import read_torch_zip
+from ghn_jax.hypernet.release_writer import write_torch_zip
+
+CONFIGS = {
+    "ghn2": TINY,
+    "ghn1": TINY.replace(virtual_edges=False, normalization="none", layernorm=False),
+    "mlp": TINY.replace(hypernet="mlp"),
+    "mlp decoder": TINY.replace(decoder="mlp"),
+}
+
+
+def variables_of(config: GHNConfig) -> dict:
+    """Distinct numbers everywhere, without compiling an initialisation."""
+    generator = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init_ghn(GHN(config), jax.random.key(0)))
+    return jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def assert_same(loaded: PretrainedGHN, config: GHNConfig, variables: dict) -> None:
+    assert loaded.config == config
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_format_gives_the_same_weights_back(name: str, tmp_path: pathlib.Path) -> None:
+    config = CONFIGS[name]
+    variables = variables_of(config)
+    save_checkpoint(tmp_path / "folder", config, variables)
+    save_checkpoint(tmp_path / "folder", config, variables)  # replaces
+    save_file(tmp_path / "file.npz", config, variables)
+    export_release_checkpoint(tmp_path / "release.pt", config, variables, epoch=3)
+    for source in ("folder", "file.npz", "release.pt"):
+        assert_same(load_ghn(tmp_path / source), config, variables)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.npz", "folder", "release.pt"]
+    assert read_torch_zip(tmp_path / "release.pt")["epoch"] == 3
+
+
+def test_loaded_weights_predict(tmp_path: pathlib.Path) -> None:
+    variables = variables_of(TINY)
+    save_file(tmp_path / "ghn.npz", TINY, variables)
+    loaded = load_ghn(tmp_path / "ghn.npz")
+    (params,) = predict_params(loaded.ghn, loaded.variables, [mixed_graph()])
+    assert all(np.isfinite(value).all() for value in params.values())
+
+
+@pytest.mark.parametrize(
+    "change", [{"rounds": 2}, {"normalization": "fan_out"}, {"s_max": 7}, {"backward_sweep": False}]
+)
+def test_export_refuses_what_the_format_cannot_say(change: dict, tmp_path: pathlib.Path) -> None:
+    config = TINY.replace(**change)
+    with pytest.raises(ValueError, match=f"cannot say {next(iter(change))}"):
+        export_release_checkpoint(tmp_path / "x.pt", config, variables_of(config))
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_tensors_are_named() -> None:
+    state = params_to_release(TINY, variables_of(TINY))
+    with pytest.raises(ValueError, match=r"some.pt: tensors are missing: gnn.gru.bias_hh"):
+        params_from_release(TINY, {k: v for k, v in state.items() if k != "gnn.gru.bias_hh"}, "some.pt")
+    with pytest.raises(ValueError, match=r"some.pt: tensors that its config does not ask for: extra.weight"):
+        params_from_release(TINY, {**state, "extra.weight": np.zeros(1, np.float32)}, "some.pt")
+    with pytest.raises(ValueError, match=r"some.pt: tensor ln.bias is float32 \(9,\).*float32 \(8,\)"):
+        params_from_release(TINY, {**state, "ln.bias": np.zeros(9, np.float32)}, "some.pt")
+    with pytest.raises(ValueError, match=r"tensor ln.bias is float64"):
+        params_from_release(TINY, {**state, "ln.bias": np.zeros(8)}, "some.pt")
+    with pytest.raises(ValueError, match=r"lack ln/scale"):
+        params_to_release(TINY, {"params": {}})
+
+
+def release_file(path: pathlib.Path, pickled: bytes, **entries: bytes) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for name, data in entries.items():
+            archive.writestr(f"archive/data/{name}", data)
+    return path
+
+
+class Evil:
+    def __init__(self, function: object, *args: object) -> None:
+        self.reduced = (function, args)
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_names_of_other_functions_are_refused_and_nothing_runs(protocol: int, tmp_path: pathlib.Path) -> None:
+    mark = tmp_path / "executed"
+    for function, args, name in (
+        (pathlib.Path.touch, (mark,), "touch|getattr"),
+        (exec, (f"open({str(mark)!r}, 'w')",), "exec"),
+        (getattr, (collections.OrderedDict, "fromkeys"), "getattr"),
+    ):
+        file = release_file(tmp_path / "evil.pt", pickle.dumps({"state_dict": Evil(function, *args)}, protocol))
+        with pytest.raises(ValueError, match=rf"evil.pt: refused: the file names .*({name}).*not allowed"):
+            load_ghn(file)
+    assert not mark.exists()
+
+
+def tensor_pickle(size: tuple, stride: tuple, offset: int = 0, count: int = 4, key: str = "0") -> bytes:
+    """{"t": a tensor} with chosen numbers, written by hand."""
+
+    def numbers(values: tuple) -> bytes:
+        return b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+
+    storage = b"(Vstorage\nctorch\nFloatStorage\nV" + key.encode() + b"\nVcpu\nI%d\ntQ" % count
+    tensor = b"(" + storage + b"I%d\n" % offset + numbers(size) + numbers(stride) + b"I00\nNtR"
+    return b"\x80\x02}Vt\nctorch._utils\n_rebuild_tensor_v2\n" + tensor + b"s."
+
+
+def test_tensors_are_rebuilt_with_strides_and_checked(tmp_path: pathlib.Path) -> None:
+    data = np.arange(4, dtype="<f4").tobytes()
+
+    def read(**kwargs: object) -> np.ndarray:
+        file = release_file(tmp_path / "t.pt", tensor_pickle(**kwargs), **{"0": data})  # pyright: ignore
+        return read_torch_zip(file)["t"]
+
+    np.testing.assert_array_equal(read(size=(2, 2), stride=(1, 2)), [[0, 2], [1, 3]])
+    np.testing.assert_array_equal(read(size=(2,), stride=(1,), offset=2), [2, 3])
+    for kwargs, message in (
+        ({"size": (5,), "stride": (1,)}, "reaches beyond its storage"),
+        ({"size": (2,), "stride": (1,), "offset": 3}, "reaches beyond its storage"),
+        ({"size": (2,), "stride": (-1,)}, "impossible"),
+        ({"size": (10**6,), "stride": (0,)}, "larger than its storage"),
+        ({"size": (2,), "stride": (1,), "count": 9}, "storage 0 has 16 bytes instead of 36"),
+        ({"size": (2,), "stride": (1,), "key": "../x"}, "unknown kind of stored object"),
+        ({"size": (2,), "stride": (1,), "key": "7"}, "archive/data/7"),
+    ):
+        with pytest.raises(ValueError, match=rf"t\.pt: .*{message}"):
+            read(**kwargs)
+
+
+def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:
+    write_torch_zip(tmp_path / "good.pt", {"a": np.zeros(1000, np.float32)}, {"note": [1.5, None, True, {"k": (1,)}]})
+    data = (tmp_path / "good.pt").read_bytes()
+    assert read_torch_zip(tmp_path / "good.pt")["note"] == [1.5, None, True, {"k": (1,)}]
+    (tmp_path / "short.pt").write_bytes(data[:2000])
+    with pytest.raises(ValueError, match=r"short.pt: not a complete zip file"):
+        load_ghn(tmp_path / "short.pt")
+    (tmp_path / "text.pt").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"text.pt: not a complete zip file"):
+        load_ghn(tmp_path / "text.pt")
+    with pytest.raises(ValueError, match=r"cut.pt: damaged checkpoint"):
+        load_ghn(release_file(tmp_path / "cut.pt", pickle.dumps({"a": 1}, 2)[:-3]))
+    with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
+        archive.writestr("readme", "nothing")
+    with pytest.raises(ValueError, match=r"empty.pt: no checkpoint of the release"):
+        load_ghn(tmp_path / "empty.pt")
+    with pytest.raises(ValueError, match=r"good.pt: no checkpoint of the release: state_dict or config is missing"):
+        load_ghn(tmp_path / "good.pt")
+    write_torch_zip(tmp_path / "bare.pt", {}, {"config": {"hid": 8}})
+    with pytest.raises(ValueError, match=r"bare.pt: the checkpoint's config lacks max_shape"):
+        load_ghn(tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match="cannot hold"):
+        write_torch_zip(tmp_path / "bad.pt", {}, {"config": {1, 2}})
+    assert not (tmp_path / "bad.pt").exists()
+
+
+def test_our_formats_check_configuration_against_weights(tmp_path: pathlib.Path) -> None:
+    save_checkpoint(tmp_path / "folder", TINY, variables_of(TINY))
+    save_file(tmp_path / "file.npz", TINY.replace(hid=16), variables_of(TINY))
+    with pytest.raises(ValueError, match=r"file.npz: its configuration does not match its weights: params/"):
+        load_ghn(tmp_path / "file.npz")
+    config = tmp_path / "folder" / "config.json"
+    config.write_text(config.read_text().replace('"hid": 8', '"hid": 16'))
+    with pytest.raises(ValueError, match=r"folder: its configuration does not match its weights: params/.* has shape"):
+        load_ghn(tmp_path / "folder")
+    shutil.rmtree(tmp_path / "folder" / "weights" / "d", ignore_errors=True)
+    (tmp_path / "folder" / "weights" / "_METADATA").unlink()
+    with pytest.raises(ValueError, match=r"folder: the weights cannot be read"):
+        load_ghn(tmp_path / "folder")
+    config.write_text("{}")
+    with pytest.raises(ValueError, match=r"config.json: no configuration"):
+        load_ghn(tmp_path / "folder")
+    config.write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match=r"written in the format 'other'"):
+        load_ghn(tmp_path / "folder")
+    config.unlink()
+    with pytest.raises(ValueError, match=r"folder: no checkpoint of a hypernetwork"):
+        load_ghn(tmp_path / "folder")
+    np.savez(tmp_path / "other.npz", a=np.zeros(1))
+    with pytest.raises(ValueError, match=r"other.npz: not a hypernetwork in one file: config.json is missing"):
+        load_ghn(tmp_path / "other.npz")
