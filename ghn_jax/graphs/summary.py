@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def graph_table(graph: "ArchGraph") -> str:
-    """One line a node (row, primitive, shape, predecessors, parameters) under a line of totals."""
+    """One line a node (row, primitive, shape, predecessors, parameters) under a line of totals; then what is not predicted."""
     predecessors = collections.defaultdict(list)
     for source, target in graph.edges.tolist():
         predecessors[target].append(source)
@@ -31,4 +31,7 @@ def graph_table(graph: "ArchGraph") -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     title = f"{graph.name}: {graph.num_nodes} nodes, {graph.num_edges} edges, {graph.num_params:,} weights"
+    if graph.kept:
+        lines.append(f"not predicted: {graph.kept_share:.2%} of the weights")
+        lines += [f"  {leaf.name} ({' x '.join(map(str, leaf.shape))}): {leaf.reason}" for leaf in graph.kept]
     return "\n".join([title, *lines])

@@ -112,6 +112,7 @@ def test_scale_of_a_normalised_kernel_is_kept_and_the_kernel_predicted():
     params = {"w": jnp.zeros((192, 6)), "gain": jnp.zeros(6), "head": jnp.zeros((6, 10))}
     graph = trace(forward, IMAGE, params=params)
     assert [(leaf.name, leaf.reason) for leaf in graph.kept] == [("gain", "modifies w")]
+    assert str(graph).endswith("not predicted: 0.49% of the weights\n  gain (6): modifies w")
     assert {spec.name for spec in graph.params} == {"w", "head"}
 
 

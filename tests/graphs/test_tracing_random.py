@@ -76,6 +76,14 @@ class LayerScale(nn.Module):
         return x * self.param("layer_scale", nn.initializers.ones, (1, 1, 1, x.shape[-1]))
 
 
+def _position(x: jax.Array) -> jax.Array:
+    return Position()(x)
+
+
+def _layer_scale(x: jax.Array) -> jax.Array:
+    return LayerScale()(x)
+
+
 def _run(layers: Sequence[Layer], x: jax.Array) -> jax.Array:
     for kind, *options in layers:
         x = _LAYERS[kind](x, *options)
@@ -131,8 +139,8 @@ _LAYERS: dict[str, Any] = {
     "pool": _pool,
     "excite": _excite,
     "attention": _attention,
-    "position": lambda x: Position()(x),
-    "layer_scale": lambda x: LayerScale()(x),
+    "position": _position,
+    "layer_scale": _layer_scale,
     "stack": _stack,
     "residual": lambda x, branch: x + _run(branch, x),
     "concat": lambda x, branch: jnp.concatenate([x, _run(branch, x)], axis=-1),
@@ -166,7 +174,8 @@ def _expected(layers: Sequence[Layer]) -> list[str]:
 
 def _check_leaves(graph: ArchGraph, layers: Sequence[Layer]) -> None:
     """Every leaf is kept or has specs that cover all of it, and only layer scales are kept."""
-    leaves = flatten_dict(jax.eval_shape(Net(tuple(layers)).init, jax.random.key(0), jnp.zeros((1, *IMAGE)))["params"])
+    variables = jax.eval_shape(Net(tuple(layers)).init, jax.random.key(0), jnp.zeros((1, *IMAGE)))
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables["params"])  # pyright: ignore[reportAssignmentType]
     covered: collections.Counter[tuple[str, ...]] = collections.Counter()
     for spec in graph.params:
         assert leaves[spec.path].shape[len(spec.index) :] == spec.shape

@@ -3,9 +3,12 @@
 Two things in the reference's graphs are not to be seen in a jaxpr as such, and the tracer settles them so:
 
 - An adaptive average pooling (AlexNet, VGG) is a product with constant matrices here. Constant matrices whose rows are
-  means of windows make a `glob_avg` node, whatever size they pool to, as in the reference.
+  means of windows make a `glob_avg` node, whatever size they pool to, as in the reference. Without that node the
+  predicted tensors (`ghn2_tiny`) would differ by up to 2.1 % (AlexNet) and 2.2 % (VGG-11) of their norm, in the median
+  over tensors by 0.4 % and 0.3 %.
 - SqueezeNet's last convolution is no classifier to the reference, because a mean over space follows it; its weights and
-  bias are decoded like those of any convolution, and the last node is `glob_avg`.
+  bias are decoded like those of any convolution, and the last node is `glob_avg`. As a classifier they would come from
+  other weights of the decoder and have nothing in common with the reference's.
 
 ConvNeXt's layer scales are in no graph of the reference; the tracer lists them as kept.
 """

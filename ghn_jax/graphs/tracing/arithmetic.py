@@ -18,6 +18,7 @@ _FOLDED = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "lt": lambda a, b: a < b,
+    "clamp": lambda low, a, high: max(low, min(a, high)),
     "select_n": lambda which, *cases: cases[int(which)],
 }
 
@@ -28,11 +29,11 @@ def constant(eqn: Any, values: Sequence[Value]) -> Constant:
     known = [v for v in values if isinstance(v, Constant)]
     if name in ("convert_element_type", "transpose", "copy"):
         return known[0]
-    scalar = not shape_of(eqn.outvars[0])
-    if scalar and name in _FOLDED and all(v.value is not None for v in known):
-        return Constant(value=_FOLDED[name](*(v.value for v in known)))
-    if scalar or not known:
-        return Constant()
+    if name == "dot_general":
+        return Constant(window_means=2 if all(v.window_means == 1 for v in known) else 0)
+    if not shape_of(eqn.outvars[0]) or not known:
+        folded = name in _FOLDED and all(v.value is not None for v in known)
+        return Constant(value=_FOLDED[name](*(v.value for v in known)) if folded else None)
     power = _power(eqn, values)
     if name == "rsqrt" or power == -0.5 or (known[-1].root and (name == "div" or power == -1)):
         return Constant(inverse_root=True)
@@ -186,8 +187,9 @@ def _add_data(builder: GraphBuilder, first: Data, second: Data, *, minus: bool) 
         if second.statistics is None or result.nodes != first.nodes:
             return result
         return dataclasses.replace(  # centring: keeps what is known of the data
-            first, axes=axes, kernel_open=False, root=False, inverse_root=False, statistics=result.statistics
-        )
+            first, axes=axes, kernel_open=False, root=False, inverse_root=False, statistics=result.statistics,
+            centred=True, scale=None,
+        )  # fmt: skip
     result = merge_data(builder, [first, second], axes)
     is_open = first.kernel_open and second.kernel_open
     if len(result.nodes) == 1:

@@ -25,7 +25,7 @@ def constant_of(array: Any) -> Constant:
         return Constant(value=array)
     if size == 1 and array.ndim == 0 and not jnp.issubdtype(array.dtype, jax.dtypes.extended):
         return Constant(value=array.item())
-    return Constant(window_means=_is_window_means(array))
+    return Constant(window_means=int(_is_window_means(array)))
 
 
 def _is_window_means(array: Any) -> bool:

@@ -98,8 +98,9 @@ def _linear(
     free = _pick(data, along.free)
     axes = _pick(data, along.batch) + (new + free if flip else free + new)
     if not isinstance(weight, Weight):
-        means = isinstance(weight, Constant) and weight.window_means
-        return _averaged(builder, data, axes, means and ax.all_labels(_pick(data, along.summed)) == {ax.SPACE})
+        over_space = ax.all_labels(_pick(data, along.summed)) == {ax.SPACE}
+        means = weight.window_means if isinstance(weight, Constant) and over_space else 0
+        return _averaged(builder, data, axes, means)
     if not along.summed:
         builder.keep(weight, "an outer product with data is no layer of the vocabulary")
         return merge_data(builder, [data], axes)
@@ -117,7 +118,7 @@ def _linear(
     return _kernel(builder, data, weight, layer, axes)
 
 
-def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: bool) -> Data:
+def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: int) -> Data:
     """Data times a constant matrix.
 
     Window means along both spatial axes are an adaptive pooling, a mean over space to the reference whatever its size.
@@ -126,7 +127,7 @@ def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: bool) -> 
     result = merge_data(builder, [data], axes)
     if not means:
         return result
-    if data.averaged == 0:
+    if data.averaged + means < 2:
         return dataclasses.replace(result, averaged=1)
     return Data(frozenset({builder.node(Primitive.GLOB_AVG, data.nodes)}), axes)
 

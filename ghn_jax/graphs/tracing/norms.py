@@ -11,6 +11,7 @@ from ghn_jax.graphs.tracing.combine import merge_data, shape_of
 from ghn_jax.graphs.tracing.values import Data, Statistics, Weight
 from ghn_jax.graphs.vocabulary import Primitive
 
+_LAYER_SCALE = "multiplies data that no statistics normalise (layer scale)"
 _NORMS = {Statistics.BATCH: Primitive.BN, Statistics.EXAMPLE: Primitive.LN}
 
 
@@ -25,9 +26,10 @@ def normalise(builder: GraphBuilder, eqn: Any, data: Data, scale: Weight) -> Dat
         return dataclasses.replace(
             data, scale=scale
         )  # keeps the axes of the deviation, which are fewer than the data's
-    reason = (
-        "multiplies attention scores" if data.scores else "multiplies data that no statistics normalise (layer scale)"
-    )
+    if data.centred and data.scale is None and _is_vector(data, scale):
+        builder.keep(scale, _LAYER_SCALE)  # unless a division by the deviation follows
+        return dataclasses.replace(data, axes=axes, scale=scale)
+    reason = "multiplies attention scores" if data.scores else _LAYER_SCALE
     builder.keep(scale, reason)
     return merge_data(builder, [data], axes)
 
@@ -36,12 +38,14 @@ def scale_statistics(builder: GraphBuilder, data: Data, factor: Data) -> Data:
     """Data times the reciprocal deviation `factor`, which may already carry the scale."""
     kind = factor.statistics or Statistics.EXAMPLE
     factor = builder.resolve_means(factor) if not data.squeezed else factor
+    scale = factor.scale or (data.scale if data.centred else None)
     data = dataclasses.replace(
         data, axes=ax.merge(data.axes, factor.axes), nodes=data.nodes | factor.nodes, statistics=None,
         root=False, inverse_root=False, kernel_open=False, norm_open=None, summed=False,
+        scale=None, centred=False,
     )  # fmt: skip
-    if factor.scale is not None:
-        return _norm_node(builder, data, kind, factor.scale)
+    if scale is not None:
+        return _norm_node(builder, data, kind, scale)
     return dataclasses.replace(data, normalised=kind)
 
 

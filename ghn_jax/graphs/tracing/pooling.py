@@ -31,6 +31,19 @@ def _reduce(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     )
 
 
+def _psum(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Sums over mapped axes: `vmap` turns their names into dimensions; names of a mesh are left alone."""
+    dimensions = [axis for axis in eqn.params["axes"] if not isinstance(axis, str)]
+    outputs: list[Value] = []
+    for value in values:
+        if isinstance(value, Data) and dimensions:
+            result = merge_data(builder, [value], ax.drop(value.axes, dimensions))
+            outputs.append(dataclasses.replace(result, statistics=Statistics.BATCH))
+        else:
+            outputs.append(value)
+    return outputs
+
+
 def _window(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """Pooling over space; a window that covers all of it is a mean over space."""
     value = values[0]
@@ -59,6 +72,7 @@ RULES: dict[str, Rule] = {
         ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin", "reduce_and", "reduce_or"),
         _reduce,
     ),
+    "psum": _psum,
     "reduce_window_sum": _window,
     "reduce_window_max": _window,
 }

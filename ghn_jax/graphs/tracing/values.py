@@ -30,13 +30,13 @@ class Constant:
       value: the value, where it is a known scalar.
       inverse_root: vector after a reciprocal square root: the running deviation of a normalisation.
       root: vector after a square root.
-      window_means: matrix that averages windows of one axis, as in adaptive pooling.
+      window_means: number of axes whose windows it averages when multiplied, as in adaptive pooling.
     """
 
     value: int | float | bool | None = None
     inverse_root: bool = False
     root: bool = False
-    window_means: bool = False
+    window_means: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class Data:
       root, inverse_root: statistics after a square root, a reciprocal square root.
       scale, shift: parameters multiplied into, added to statistics before they meet the data.
       scores: product of data with data, as in attention.
-      averaged: axes of space averaged by a constant matrix, as in adaptive pooling.
+      averaged: number of spatial axes averaged by constant matrices, as in adaptive pooling.
+      centred: straight after a mean was subtracted, so that a factor may be the scale of a normalisation.
     """
 
     nodes: frozenset[int]
@@ -100,6 +101,7 @@ class Data:
     shift: Weight | None = None
     scores: bool = False
     averaged: int = 0
+    centred: bool = False
 
 
 Value = Constant | Weight | Data

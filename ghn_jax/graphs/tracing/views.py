@@ -40,12 +40,6 @@ def _broadcast(axes: ax.Axes, eqn: Any) -> ax.Axes:
     return ax.broadcast_in_dim(axes, shape_of(eqn.invars[0]), params["shape"], params["broadcast_dimensions"])
 
 
-def _expand(axes: ax.Axes, eqn: Any) -> ax.Axes:
-    kept = iter(axes)
-    added = {d % len(shape_of(eqn.outvars[0])) for d in eqn.params["dimensions"]}
-    return tuple(() if i in added else next(kept) for i in range(len(shape_of(eqn.outvars[0]))))
-
-
 def _resized(axes: ax.Axes, eqn: Any) -> ax.Axes:
     return tuple(ax.resize(axis, n) for axis, n in zip(axes, shape_of(eqn.outvars[0]), strict=True))
 
@@ -169,7 +163,6 @@ RULES: dict[str, Rule] = {
     "reshape": _viewed(_reshape),
     "transpose": _viewed(lambda axes, eqn: tuple(axes[i] for i in eqn.params["permutation"])),
     "squeeze": _viewed(lambda axes, eqn: ax.drop(axes, eqn.params["dimensions"])),
-    "expand_dims": _viewed(_expand),
     "broadcast_in_dim": _viewed(_broadcast),
     "slice": _slice,
     "dynamic_slice": _dynamic_slice,
