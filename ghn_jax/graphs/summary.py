@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def graph_table(graph: "ArchGraph") -> str:
-    """One line a node (row, primitive, shape, predecessors, parameters) under a line of totals; then what is not predicted."""
+    """One line a node (row, primitive, shape, predecessors, parameters) under a title; then what is not predicted."""
     predecessors = collections.defaultdict(list)
     for source, target in graph.edges.tolist():
         predecessors[target].append(source)
