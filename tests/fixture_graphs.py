@@ -16,7 +16,7 @@ def kernel_spec(name: str, oihw: list[int], role: Role, node: int) -> ParamSpec:
     if role is Role.POSITION:
         one, channels, height, width = oihw
         return ParamSpec(path, (one, height, width, channels), "OHWI", role, node)
-    shape = tuple(oihw[2:]) + (oihw[1], oihw[0]) if len(oihw) > 1 else tuple(oihw)
+    shape = (*oihw[2:], oihw[1], oihw[0]) if len(oihw) > 1 else tuple(oihw)
     return ParamSpec(path, shape, AXES[len(oihw)], role, node)
 
 
@@ -50,8 +50,7 @@ def arch_graph(name: str) -> ArchGraph:
     data = fixture_graphs()[name]
     shapes = []
     for shape in data["param_shapes"]:
-        shape = shape or [0, 0, 0, 0]
-        shapes.append([*shape, *[1] * (4 - len(shape))])
+        shapes.append([*shape, *[1] * (4 - len(shape))] if shape else [0, 0, 0, 0])
     specs = []
     for cell in data["node_info"]:
         for node, tensor, primitive, shape, *flags in cell:

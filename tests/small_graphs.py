@@ -10,7 +10,10 @@ TINY = GHNConfig(max_shape=(8, 8, 3, 3), hid=8, num_classes=11)
 
 def mixed_graph(name: str = "mixed", width: int = 6, classes: int = 11) -> ArchGraph:
     """Convolutions, a depthwise one, norms, biases, a position table, a residual sum and a classifier."""
-    types, shapes, edges, params = [Primitive.INPUT], [(0, 0, 0, 0)], [], []
+    types: list[Primitive] = [Primitive.INPUT]
+    shapes: list[tuple[int, ...]] = [(0, 0, 0, 0)]
+    edges: list[tuple[int, int]] = []
+    params: list[ParamSpec] = []
 
     def add(kind: Primitive, shape: tuple[int, ...] = (0, 0, 0, 0), after: tuple[int, ...] = (-1,)) -> int:
         node = len(types)

@@ -1,7 +1,7 @@
 """How fast a full-size GHN-2 predicts: ResNet-50 (23.5 M weights) and eight training networks (about 1,600 nodes).
 
-The release takes 0.16 s for ResNet-50 and 1.0 s for the sweeps of the eight networks on 2 CPU cores (DESIGN). First calls
-are timed as whole processes: interpreter, imports, reading the hypernetwork, compiling, predicting.
+The release takes 0.16 s for ResNet-50 and 1.0 s for the sweeps of the eight networks on 2 CPU cores. First calls are
+timed as whole processes: interpreter, imports, reading the hypernetwork, compiling, predicting.
 """
 
 import os

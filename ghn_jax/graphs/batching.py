@@ -17,6 +17,9 @@ from ghn_jax.graphs.arch_graph import ArchGraph
 
 Array = jax.Array | np.ndarray
 
+GraphsTuple: Any = jraph.GraphsTuple
+"""Untyped on purpose: jraph declares its fields more narrowly than it uses them."""
+
 VIRTUAL_EDGE_CUTOFF = 50
 """s_max of the paper's virtual edges (Eq. 4)."""
 
@@ -52,7 +55,7 @@ class GraphBatch:
       num_nodes: int32 (G,), real nodes of each graph; 0 for padded graphs.
     """
 
-    graph: jraph.GraphsTuple
+    graph: Any
     distances: Array
     rows: Array
     num_nodes: Array
@@ -167,8 +170,8 @@ def batch_graphs(
     return GraphBatch(graph=padded, distances=distances, rows=rows, num_nodes=num_nodes)
 
 
-def _graphs_tuple(graph: ArchGraph) -> jraph.GraphsTuple:
-    return jraph.GraphsTuple(
+def _graphs_tuple(graph: ArchGraph) -> Any:
+    return GraphsTuple(
         nodes={"type": graph.node_types.astype(np.int32), "shape": graph.node_shapes.astype(np.int32)},
         edges=None,
         senders=graph.edges[:, 0].astype(np.int32),
@@ -179,7 +182,7 @@ def _graphs_tuple(graph: ArchGraph) -> jraph.GraphsTuple:
     )
 
 
-def _pad(graph: jraph.GraphsTuple, nodes: int, edges: int, graphs: int) -> jraph.GraphsTuple:
+def _pad(graph: Any, nodes: int, edges: int, graphs: int) -> Any:
     """Jraph's padding convention (a first padding graph takes all spare rows, the others are empty), in NumPy."""
     spare_nodes = nodes - int(graph.n_node.sum())
     spare_edges = edges - int(graph.n_edge.sum())

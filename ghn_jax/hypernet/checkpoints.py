@@ -149,14 +149,18 @@ def _expected(ghn: GHN) -> Any:
 
 def _check_shapes(source: str, expected: Any, stored: Any) -> None:
     """Raises ValueError naming a weight that is missing, unknown or of another shape."""
-    wanted = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(expected, sep="/").items()}
-    found = {path: tuple(leaf.shape) for path, leaf in flax.traverse_util.flatten_dict(stored, sep="/").items()}
+    wanted, found = (_shapes(tree) for tree in (expected, stored))
     for path in sorted(wanted.keys() | found.keys()):
         if wanted.get(path) != found.get(path):
             raise ValueError(
                 f"{source}: its configuration does not match its weights: {path} has shape {found.get(path)}, "
                 f"expected {wanted.get(path)}"
             )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}
 
 
 def _config_json(config: GHNConfig) -> str:

@@ -16,7 +16,7 @@ SlabShape = tuple[int, int, int, int]
 
 def _repeat_spatial(slab: jax.Array, height: int, width: int) -> jax.Array:
     """Repeats the two axes before the last two as often as a kernel larger than the decoder's needs, then cuts."""
-    *batch, rows, columns, in_size, out_size = slab.shape
+    *batch, rows, columns, _, _ = slab.shape
     if (rows, columns) == (height, width):
         return slab
     repeats = (1,) * len(batch) + (-(-height // rows), -(-width // columns), 1, 1)

@@ -32,7 +32,7 @@ class TensorKind(NamedTuple):
 
     @property
     def is_token_table(self) -> bool:
-        """A position table over a sequence, (1, n, C): decoded as a square of floor(sqrt(n)) and laid out row by row."""
+        """A position table over a sequence, (1, n, C): decoded as a square of floor(sqrt(n)), row by row."""
         return self.role is Role.POSITION and not {"H", "W"} <= set(self.axes)
 
 

@@ -99,8 +99,9 @@ def group_key(config: GHNConfig, spec: ParamSpec, architecture: str) -> GroupKey
     classes, _, *kernel = spec.canonical_shape
     if classes != config.num_classes or kernel != [1, 1]:
         raise ValueError(
-            f"architecture {architecture!r}: the classifier {spec.name!r} has shape {spec.shape}, but this GHN predicts "
-            f"1 x 1 classifiers of {config.num_classes} classes; leave the classifier out and initialise it yourself"
+            f"architecture {architecture!r}: the classifier {spec.name!r} has shape {spec.shape}, but this GHN "
+            f"predicts 1 x 1 classifiers of {config.num_classes} classes; leave the classifier out "
+            "and initialise it yourself"
         )
     if spec.role is Role.CLASSIFIER_BIAS:
         return GroupKey(CLASSIFIER_BIASES, ())

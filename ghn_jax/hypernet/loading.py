@@ -48,8 +48,8 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
     """Loads a hypernetwork.
 
     Args:
-      source: a folder that `save_checkpoint` wrote, a ``.npz`` of `save_file`, a ``.pt`` of the release, a packaged name,
-        or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once, checked by git blob id, kept in `cache_folder`.
+      source: a folder that `save_checkpoint` wrote, a ``.npz`` of `save_file`, a ``.pt`` of the release, a packaged
+        name, or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once to `cache_folder`, checked by git blob id.
       url: where the public files lie.
 
     Raises:

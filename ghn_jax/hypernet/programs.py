@@ -7,7 +7,7 @@ three come from small sets.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,25 @@ from ghn_jax.hypernet.fitting import TensorKind, fit_kernel, fit_vector
 from ghn_jax.hypernet.ghn import GHN
 from ghn_jax.hypernet.grouping import CLASSIFIERS, KERNELS, VECTORS, GroupKey
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def cached(function: _Function) -> _Function:
+    """`functools.cache` that keeps the function's type (a Flax module is hashable, though its type does not say so)."""
+    return cast(_Function, functools.cache(function))
+
+
 Variables = Any
 """A pytree {"params": ...} of the hypernetwork's weights, or its gradient."""
 
 
-@functools.cache
+@cached
 def embed_program(ghn: GHN) -> Callable[..., jax.Array]:
     """(variables, batch) -> states (G, N, D)."""
-    return jax.jit(lambda variables, batch: ghn.apply(variables, batch))
+    return jax.jit(ghn.apply)
 
 
-@functools.cache
+@cached
 def embed_with_vjp_program(ghn: GHN) -> Callable[..., tuple[jax.Array, Callable]]:
     """(variables, batch) -> states (G, N, D) and their vjp, a pytree of residuals for `apply_vjp`."""
     return jax.jit(lambda variables, batch: jax.vjp(lambda v: ghn.apply(v, batch), variables))
@@ -70,7 +78,7 @@ def put_slab(slabs: jax.Array, slab: jax.Array, row: jax.Array) -> jax.Array:
     return slabs.at[row].set(slab)
 
 
-@functools.cache
+@cached
 def zeros_program(shape: tuple[int, ...]) -> Callable[[], jax.Array]:
     """() -> zeros."""
     return jax.jit(lambda: jnp.zeros(shape))
@@ -81,7 +89,7 @@ def module_name(key: GroupKey) -> str:
     return "decoder" if key.has_slabs else "decoder_1d"
 
 
-def _decode(ghn: GHN, key: GroupKey, weights: Variables, rows: jax.Array) -> jax.Array:
+def _decode(ghn: GHN, key: GroupKey, weights: Variables, rows: jax.Array) -> Any:
     variables = {"params": {module_name(key): weights}}
     if key.decoder == KERNELS:
         return ghn.apply(variables, rows, key.slab, method=GHN.decode_kernels)
@@ -91,17 +99,17 @@ def _decode(ghn: GHN, key: GroupKey, weights: Variables, rows: jax.Array) -> jax
     return ghn.apply(variables, rows, method=method)
 
 
-@functools.cache
+@cached
 def decode_program(ghn: GHN, key: GroupKey) -> Callable[..., jax.Array]:
     """(weights of the decoder, rows (B, D)) -> slabs (B, kh, kw, in, out), or vectors (B, 2, n)."""
     return jax.jit(functools.partial(_decode, ghn, key))
 
 
-@functools.cache
+@cached
 def decode_backward_program(ghn: GHN, key: GroupKey) -> Callable[..., tuple[Variables, jax.Array]]:
     """(gradient so far, weights, rows (B, D), cotangent of what was decoded) -> (gradient, rows' cotangent).
 
-    The hidden layers are computed again instead of kept: they cost a few per cent of the products with the slab's cotangent.
+    The hidden layers are computed again instead of kept: they cost a few per cent of the products that follow.
     """
 
     def backward(
@@ -113,13 +121,13 @@ def decode_backward_program(ghn: GHN, key: GroupKey) -> Callable[..., tuple[Vari
     return jax.jit(backward, donate_argnums=0)
 
 
-@functools.cache
+@cached
 def fit_kernel_program(ghn: GHN, kind: TensorKind) -> Callable[[jax.Array], jax.Array]:
     """Slab (kh, kw, in, out) -> tensor."""
     return jax.jit(functools.partial(fit_kernel, ghn.config, kind))
 
 
-@functools.cache
+@cached
 def fold_kernel_program(ghn: GHN, kind: TensorKind, row_shape: tuple[int, ...]) -> Callable[..., jax.Array]:
     """Cotangent of a tensor -> cotangent of its slab row (kh, kw, in, out): the transpose of fitting."""
     row = jax.ShapeDtypeStruct(row_shape, jnp.float32)
@@ -140,7 +148,7 @@ def vector_place(row: int, role: Role) -> np.int32:
     return np.int32(2 * row + (role is not Role.SCALE))
 
 
-@functools.cache
+@cached
 def fit_vector_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
     """(decoded (B, 2, n), place as of `vector_place`) -> one tensor; the same program for norm weights and biases."""
 
@@ -151,7 +159,7 @@ def fit_vector_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., jax.Ar
     return jax.jit(fit)
 
 
-@functools.cache
+@cached
 def fold_vector_program(ghn: GHN, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
     """(cotangent of the decoded so far, decoded (B, 2, n), place, a tensor's cotangent) -> cotangent of the decoded."""
 

@@ -209,7 +209,8 @@ def params_from_release(config: GHNConfig, state: Mapping[str, np.ndarray], sour
         array = state[entry.name]
         if array.shape != entry.shape or array.dtype != np.float32:
             raise ValueError(
-                f"{source}: tensor {entry.name} is {array.dtype} {array.shape}, its config asks for float32 {entry.shape}"
+                f"{source}: tensor {entry.name} is {array.dtype} {array.shape}, "
+                f"its config asks for float32 {entry.shape}"
             )
         *parents, leaf = entry.path
         node = params

@@ -107,7 +107,7 @@ def read_torch_zip(path: str | os.PathLike[str]) -> Any:
     """What was saved, with NumPy arrays for tensors. Nothing that the file names is imported or called.
 
     Raises:
-      ValueError: for a file that is no such zip, is truncated or damaged, or names anything but tensors; names the file.
+      ValueError: for a file that is no such zip, is truncated or damaged, or names anything but tensors.
     """
     source = pathlib.Path(path)
     try:

@@ -34,7 +34,7 @@ def write_torch_zip(path: str | os.PathLike[str], state: Mapping[str, np.ndarray
 
 
 def _add(file: BinaryIO, archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Adds an entry whose data begins at a multiple of 64 bytes (PyTorch maps storages into memory), with a fixed date."""
+    """Adds an entry whose data begins at a multiple of 64 bytes (PyTorch maps storages into memory)."""
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     header = 30 + len(name.encode()) + 4
     padding = -(file.tell() + header) % _ALIGNMENT
@@ -61,7 +61,7 @@ def _pickle(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
     return b"".join([*out, b"u."])
 
 
-def _value(value: Any) -> bytes:
+def _value(value: Any) -> bytes:  # noqa: PLR0911
     """Pickle instructions that push a plain value."""
     match value:
         case None:

@@ -1,9 +1,9 @@
 """One sweep of the gated GNN over a padded batch, with its own backward pass.
 
-Node i hears only nodes that were updated before it, so their messages MLP(h_j) and MLP_ve(h_j) are kept in one buffer of
-which each step reads a weighted sum and writes one row: O(N^2 D) a sweep. The loop runs as long as the largest
-graph, not as its padding. The backward pass is the same loop in the opposite direction over the cotangents of what nodes
-heard; weight gradients are left to products over all nodes at once after the loop. Plain reverse-mode
+Node i hears only nodes that were updated before it, so their messages MLP(h_j) and MLP_ve(h_j) are kept in one
+buffer of which each step reads a weighted sum and writes one row: O(N^2 D) a sweep. The loop runs as long as the
+largest graph, not as its padding. The backward pass is the same loop in the opposite direction over the cotangents of
+what nodes heard; weight gradients are left to products over all nodes at once after the loop. Plain reverse-mode
 differentiation would instead save the whole buffer at every step.
 """
 

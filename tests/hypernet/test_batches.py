@@ -75,9 +75,8 @@ def test_gradient_of_a_batch_is_the_sum_of_its_graphs() -> None:
 def test_sweep_gradients(reverse: bool, channels: int) -> None:
     keys = iter(jax.random.split(jax.random.key(0), 20))
     hidden, width = 6, 4
-    shapes = SweepWeights(
-        (width, hidden), (hidden,), (hidden, channels * width), (channels * width,), (4, 12), (12,), (4, 12), (12,)
-    )
+    messages = channels * width
+    shapes = [(width, hidden), (hidden,), (hidden, messages), (messages,), (4, 12), (12,), (4, 12), (12,)]
     weights = SweepWeights(*(0.5 * jax.random.normal(next(keys), shape) for shape in shapes))
     states = jax.random.normal(next(keys), (2, 5, width))
     heard = np.tril(np.random.default_rng(0).integers(0, 4, (2, 5, 5)), -1).astype(np.uint8)
@@ -116,22 +115,22 @@ def test_a_second_architecture_of_known_shapes_compiles_nothing() -> None:
     variables = init_ghn(ghn, jax.random.key(0))
     params, vjp = predict_with_vjp(ghn, variables, [mixed_graph("first")])
     vjp(params)
-    with _no_compilation():
+    with NoCompilation():
         params, vjp = predict_with_vjp(ghn, variables, [mixed_graph("second")])
         vjp(params)
 
 
-class _no_compilation:  # noqa: N801
-    """Fails on exit if anything was traced inside."""
+class NoCompilation:
+    """Fails on exit if anything was compiled inside."""
 
     def __enter__(self) -> None:
-        self.traced: list[str] = []
+        self.compiled: list[str] = []
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, duration: float, **_: object) -> None:
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event.endswith("backend_compile_duration"):
-            self.traced.append(event)
+            self.compiled.append(event)
 
     def __exit__(self, *_: object) -> None:
         jax.monitoring.unregister_event_duration_listener(self._listen)
-        assert not self.traced
+        assert not self.compiled
