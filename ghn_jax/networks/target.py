@@ -1,11 +1,12 @@
 """A DeepNets-1M network as one ordinary Flax module."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import Scope
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.networks import ends
@@ -67,9 +68,7 @@ class TargetNetwork(nn.Module):
 
     def _layer(self, call: LayerCall) -> nn.Module:
         """The layer of `call`, bound to the place of its parameters in this network's tree."""
-        scope = self.scope
-        if scope is None:
-            raise ValueError("TargetNetwork: call init or apply, not the module itself")
+        scope = cast(Scope, self.scope)  # Flax calls no compact method without one
         for name in call.prefix:
             scope = scope.push(name, reuse=True)
         return call.layer.clone(parent=scope)

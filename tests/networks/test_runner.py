@@ -12,6 +12,7 @@ from network_args import small_args
 
 from ghn_jax.deepnets.genotype import Genotype, NetworkArgs
 from ghn_jax.networks import Runner, TargetNetwork, network_plan
+from ghn_jax.networks.runner import schedule
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
 LABELS = jnp.array([0, 3, 9, 3])
@@ -123,7 +124,8 @@ def test_one_compilation_for_threads_that_ask_at_once():
         thread.start()
     for thread in threads:
         thread.join()
-    assert runner.report().compiled == len({call.layer for call in plan.calls})
+    shape = jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype)
+    assert runner.report().compiled == len({step.key for step in schedule(plan, shape, False, True, None)})
 
 
 def test_dropout_only_in_training(runner):
