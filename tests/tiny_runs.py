@@ -26,13 +26,18 @@ TINY = (
 """Two networks of width 8, over and over."""
 
 
-def start(folder: pathlib.Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    """meta_train with the tiny options and those given."""
-    command = [sys.executable, str(ROOT / "experiments" / "meta_train.py"), *TINY, f"--run-dir={folder}", *options]
+def environment(**changes: str) -> dict[str, str]:
+    """Of a subprocess that imports the package from this checkout."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": paths, **changes}
+
+
+def start(folder: pathlib.Path, *options: str, **changes: str) -> subprocess.Popen[str]:
+    """meta_train with the tiny options and those given; `changes` are to its environment."""
+    command = [sys.executable, str(ROOT / "experiments" / "meta_train.py"), *TINY, f"--run-dir={folder}", *options]
     return subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
