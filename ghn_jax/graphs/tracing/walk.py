@@ -68,9 +68,8 @@ def _call(builder: GraphBuilder, jaxpr: Any, values: Sequence[Value]) -> list[Va
 
 def _scan(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Unrolls a scan whose steps have parameters of their own; else one step stands for all, which share them."""
-    num_consts, num_carry = eqn.params["num_consts"], eqn.params["num_carry"]
-    fixed, carry = list(values[:num_consts]), list(values[num_consts : num_consts + num_carry])
-    stacked = values[num_consts + num_carry :]
+    fixed, carry, stacked = _scan_operands(eqn, values)
+    num_carry = len(carry)
     steps: Sequence[int] = range(eqn.params["length"])
     if not any(isinstance(v, Weight) for v in stacked):
         steps = steps[:1]
@@ -83,6 +82,15 @@ def _scan(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Valu
         results.append(outputs[num_carry:])
     collected = [_stack(builder, parts) for parts in zip(*results, strict=True)]
     return [*carry, *collected]
+
+
+def _scan_operands(eqn: Any, values: Sequence[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+    """Constants, carry and stacked operands of a scan; JAX 0.12 parts them by a tree, before it by numbers."""
+    if "ft_in" in eqn.params:
+        fixed, carry, stacked = eqn.params["ft_in"].update(values).unpack()
+        return list(fixed), list(carry), list(stacked)
+    first, second = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
+    return list(values[:first]), list(values[first:second]), list(values[second:])
 
 
 def _at(value: Value, step: int) -> Value:
