@@ -62,7 +62,7 @@ def matmul_peak() -> float:
     return 2 * size**3 / 1e9 / min(_seconds(lambda: product(square)) for _ in range(8))
 
 
-def _seconds(call) -> float:  # noqa: ANN001
+def _seconds(call) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
@@ -81,7 +81,8 @@ def by_kind(runner: Runner, work: list[tuple[Step, ...]], repeats: int) -> dict[
         rng = jax.random.key(0) if key.segment.random else None
         outputs, residuals = program.forward(params, inputs, rng)
         forward = min(_seconds(lambda: program.forward(params, inputs, rng)) for _ in range(repeats))  # noqa: B023
-        backward = min(_seconds(lambda: program.backward(residuals, outputs)) for _ in range(repeats))  # noqa: B023
+        pull = program.backward or program.forward
+        backward = min(_seconds(lambda: pull(residuals, outputs)) for _ in range(repeats))  # noqa: B023
         for index, value in enumerate((count, count * forward, count * backward)):
             total[steps[key].kind][index] += value
     return {kind: (int(calls), forward, backward) for kind, (calls, forward, backward) in total.items()}

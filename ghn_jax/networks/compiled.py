@@ -5,13 +5,16 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.segments import Segment, signature
+
+Device: TypeAlias = Any
+"""A jax.Device, which type checkers take for a variable."""
 
 Shapes = tuple[jax.ShapeDtypeStruct, ...]
 
@@ -32,7 +35,7 @@ class ProgramKey:
     inputs: Shapes
     wanted: tuple[bool, ...]
     train: bool
-    device: jax.Device | None = None
+    device: Device | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,21 +4,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ghn_jax.networks.kernels.convolution import convolution
+from ghn_jax.networks.kernels.convolution import both, convolution
 from ghn_jax.networks.kernels.pooling import max_pool
 from ghn_jax.networks.layers import Conv, Norm, _normalise
 from ghn_jax.networks.transformer import PositionTable
 
 
 class TransformerStem(nn.Module):
-    """Tokens from patches: convolution of kernel = stride = 16, or 3 with padding 1 for small images; position table."""
+    """Tokens from patches: convolution of kernel = stride = 16 (small images: 3 with padding 1), position table."""
 
     features: int
     large_image: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, 3) to (B, H', W', features)."""
+        """X (B, H, W, 3) to (B, H', W', features)."""
         x = PatchConv(self.features, 16 if self.large_image else 3, 0 if self.large_image else 1, name="stem0")(x)
         return PositionTable(name="pos_enc")(x)
 
@@ -32,10 +32,10 @@ class PatchConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', features)."""
+        """X (B, H, W, C) to (B, H', W', features)."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        return convolution(x, kernel, (self.size,) * 2, padding=((self.padding,) * 2,) * 2)
+        return convolution(x, kernel, both(self.size), padding=(both(self.padding), both(self.padding)))
 
 
 class SimpleStem(nn.Module):
@@ -49,9 +49,9 @@ class SimpleStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, 3) to (B, H', W', features)."""
+        """X (B, H, W, 3) to (B, H', W', features)."""
         stride = 4 if self.large_image else 1
-        x = Conv(self.features, (self.kernel_size,) * 2, (stride, stride), name="stem_0")(x)
+        x = Conv(self.features, both(self.kernel_size), (stride, stride), name="stem_0")(x)
         x = _normalise(self.norm, "stem_1", x, train)
         return max_pool(x, 2) if self.pool else x
 
@@ -66,9 +66,9 @@ class DoubleStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, 3) to (B, H', W', features)."""
+        """X (B, H, W, 3) to (B, H', W', features)."""
         stride = (2, 2) if self.large_image else (1, 1)
-        x = Conv(self.features // 2, (self.kernel_size,) * 2, stride, name="stem0_0")(x)
+        x = Conv(self.features // 2, both(self.kernel_size), stride, name="stem0_0")(x)
         x = _normalise(self.norm, "stem0_1", x, train)
         x = Conv(self.features, (3, 3), stride, relu=True, name="stem0_3")(x)
         return _normalise(self.norm, "stem0_4", x, train)
@@ -82,7 +82,7 @@ class SecondStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H / 2, W / 2, features)."""
+        """X (B, H, W, C) to (B, H / 2, W / 2, features)."""
         x = Conv(self.features, (3, 3), (2, 2), relu=True, name="stem1_1")(x)
         return _normalise(self.norm, "stem1_2", x, train)
 
@@ -102,7 +102,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to float32 logits (B, K)."""
+        """X (B, H, W, C) to float32 logits (B, K)."""
         if self.glob_avg:
             x = x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
         else:
@@ -123,7 +123,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C), H and W at least 5, to float32 logits (B, K)."""
+        """X (B, H, W, C), H and W at least 5, to float32 logits (B, K)."""
         if min(x.shape[1:3]) < 5:
             raise ValueError(f"auxiliary head: needs features of at least 5 x 5 pixels, got {x.shape[1:3]}")
         x = nn.avg_pool(nn.relu(x), (5, 5), (3, 3))

@@ -1,7 +1,7 @@
 """Operations of DeepNets-1M networks (SPEC: target networks), as small frozen modules.
 
-Every module is hashable and equal to another with the same fields, so that it can key a cache of compiled programs. Arrays
-are NHWC, kernels HWIO. All take ``train``, which matters to dropout and to running statistics only.
+Every module is hashable and equal to another with the same fields, so that it can key a cache of compiled programs.
+Arrays are NHWC, kernels HWIO. All take ``train``, which matters to dropout and to running statistics only.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ghn_jax.networks.kernels.convolution import convolution
+from ghn_jax.networks.kernels.convolution import both, convolution
 from ghn_jax.networks.kernels.pooling import avg_pool, max_pool
 from ghn_jax.networks.norms import BatchNorm
 
@@ -39,12 +39,12 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', features)."""
+        """X (B, H, W, C) to (B, H', W', features)."""
         width = x.shape[-1]
         shape = (*self.kernel_size, 1 if self.depthwise else width, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         groups = width if self.depthwise else 1
-        return convolution(x, kernel, self.strides, self.dilation, groups, self.relu)
+        return convolution(x, kernel, self.strides, dilation=self.dilation, groups=groups, relu=self.relu)
 
 
 def _normalise(norm: Norm | None, name: str, x: jax.Array, train: bool) -> jax.Array:
@@ -62,8 +62,8 @@ class ReLUConvBN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', features)."""
-        size, stride = (self.kernel_size,) * 2, (self.stride,) * 2
+        """X (B, H, W, C) to (B, H', W', features)."""
+        size, stride = both(self.kernel_size), both(self.stride)
         x = Conv(self.features, size, stride, relu=True, name="op_1")(x)
         return _normalise(self.norm, "op_2", x, train)
 
@@ -77,7 +77,7 @@ class FactorisedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', features)."""
+        """X (B, H, W, C) to (B, H', W', features)."""
         x = Conv(self.features, (1, 7), (1, self.stride), relu=True, name="op_1")(x)
         x = Conv(self.features, (7, 1), (self.stride, 1), name="op_2")(x)
         return _normalise(self.norm, "op_3", x, train)
@@ -93,8 +93,8 @@ class DilatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', features)."""
-        size, stride = (self.kernel_size,) * 2, (self.stride,) * 2
+        """X (B, H, W, C) to (B, H', W', features)."""
+        size, stride = both(self.kernel_size), both(self.stride)
         x = Conv(x.shape[-1], size, stride, dilation=2, depthwise=True, relu=True, name="op_1")(x)
         x = Conv(self.features, (1, 1), name="op_2")(x)
         return _normalise(self.norm, "op_3", x, train)
@@ -110,9 +110,9 @@ class SeparableConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', features)."""
-        size, width = (self.kernel_size,) * 2, x.shape[-1]
-        x = Conv(width, size, (self.stride,) * 2, depthwise=True, relu=True, name="op_1")(x)
+        """X (B, H, W, C) to (B, H', W', features)."""
+        size, width = both(self.kernel_size), x.shape[-1]
+        x = Conv(width, size, both(self.stride), depthwise=True, relu=True, name="op_1")(x)
         x = Conv(width, (1, 1), name="op_2")(x)
         x = _normalise(self.norm, "op_3", x, train)
         x = Conv(width, size, depthwise=True, relu=True, name="op_5")(x)
@@ -128,7 +128,7 @@ class FactorisedReduction(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), features)."""
+        """X (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), features)."""
         half = self.features // 2
         # An odd side gets one row of zeros, so that both halves have the same size.
         shifted = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1:, 1:]
@@ -145,7 +145,7 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', C)."""
+        """X (B, H, W, C) to (B, H', W', C)."""
         return (max_pool if self.kind == "max" else avg_pool)(x, self.stride)
 
 
@@ -154,7 +154,7 @@ class Stride(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C)."""
+        """X (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C)."""
         return x[:, ::2, ::2]
 
 
@@ -165,7 +165,7 @@ class SqueezeExcitation(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """x (B, H, W, C) to (B, H', W', C)."""
+        """X (B, H, W, C) to (B, H', W', C)."""
         width = x.shape[-1]
         gate = x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
         gate = nn.relu(nn.Dense(width // 2, dtype=x.dtype, name="fc1")(gate))
@@ -189,7 +189,7 @@ class Concat(nn.Module):
 
     @nn.compact
     def __call__(self, *xs: jax.Array, train: bool = False) -> jax.Array:
-        """xs each (B, H, W, C) to (B, H, W, sum of widths)."""
+        """Xs each (B, H, W, C) to (B, H, W, sum of widths)."""
         inputs = iter(xs)
         area = xs[0].shape[:-1]
         parts = [next(inputs) if width is None else jnp.zeros((*area, width), xs[0].dtype) for width in self.widths]

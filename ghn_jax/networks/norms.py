@@ -14,7 +14,8 @@ class BatchNorm(nn.Module):
 
     With `momentum` None, the statistics are always those of the batch and nothing is stored: meta-training and
     evaluation of predicted parameters (paper, Sec. 4.1). With a momentum the collection ``batch_stats`` holds running
-    statistics, updated as ``momentum * old + (1 - momentum) * batch`` in training (unbiased variance) and used otherwise.
+    statistics, updated as ``momentum * old + (1 - momentum) * batch`` in training (unbiased variance) and used
+    otherwise.
     """
 
     momentum: float | None = None

@@ -66,7 +66,13 @@ class _Builder:
         self.calls: list[LayerCall] = []
 
     def call(
-        self, prefix: tuple[str, ...], layer: nn.Module, inputs: tuple[_Value, ...], width: int, kind: str,
+        self,
+        prefix: tuple[str, ...],
+        layer: nn.Module,
+        inputs: tuple[_Value, ...],
+        width: int,
+        *,
+        kind: str,
         branch: bool = False,
     ) -> _Value:
         output = len(self.calls) + 1
@@ -77,36 +83,36 @@ class _Builder:
         args, images = self.args, _Value(IMAGES, 3)
         large = args.is_large_image
         if args.is_transformer:
-            out = self.call((), ends.TransformerStem(args.C, large, parent=None), (images,), args.C, "stem")
+            out = self.call((), ends.TransformerStem(args.C, large, parent=None), (images,), args.C, kind="stem")
             return out, out
         if args.stem_type == 0:
             width = 3 * args.C if args.preproc and not large else args.C
             stem = ends.SimpleStem(width, args.ks, large, args.stem_pool, self.norm, parent=None)
-            out = self.call((), stem, (images,), width, "stem")
+            out = self.call((), stem, (images,), width, kind="stem")
             return out, out
         first = ends.DoubleStem(args.C, args.ks, large, self.norm, parent=None)
-        s0 = self.call((), first, (images,), args.C, "stem")
-        s1 = self.call((), ends.SecondStem(args.C, self.norm, parent=None), (s0,), args.C, "stem")
+        s0 = self.call((), first, (images,), args.C, kind="stem")
+        s1 = self.call((), ends.SecondStem(args.C, self.norm, parent=None), (s0,), args.C, kind="stem")
         return s0, s1
 
     def preprocess(self, cell: str, which: int, value: _Value | None, width: int, halve: bool) -> _Value | None:
         if value is None:
             return None
         if not self.args.preproc:
-            return self.call((), layers.Stride(parent=None), (value,), value.width, "stride") if halve else value
+            return self.call((), layers.Stride(parent=None), (value,), value.width, kind="stride") if halve else value
         if halve:
             layer = layers.FactorisedReduction(width, self.norm, parent=None)
         else:
             layer = layers.ReLUConvBN(width, 1, 1, self.norm, parent=None)
-        return self.call((cell, f"preprocess{which}"), layer, (value,), width, "preproc")
+        return self.call((cell, f"preprocess{which}"), layer, (value,), width, kind="preproc")
 
-    def op(self, cell: str, place: int, name: str, value: _Value | None, width: int, stride: int) -> _Value | None:
+    def op(self, cell: str, place: int, name: str, value: _Value | None, *, width: int, stride: int) -> _Value | None:
         if value is None or name == "none":
             return None
         if name == "skip_connect" and stride == 1:
             return value
         layer, width = op_layer(name, value.width, width, stride, self.norm)
-        return self.call((cell, f"ops_{place}"), layer, (value,), width, name, branch=True)
+        return self.call((cell, f"ops_{place}"), layer, (value,), width, kind=name, branch=True)
 
     def add(self, cell: str, x: _Value | None, y: _Value | None) -> _Value | None:
         if x is None or y is None:
@@ -115,7 +121,7 @@ class _Builder:
             raise ValueError(
                 f"network arguments: {cell} adds {x.width} and {y.width} channels; without preproc, C_mult must be 1"
             )
-        return self.call((), layers.Add(parent=None), (x, y), x.width, "sum")
+        return self.call((), layers.Add(parent=None), (x, y), x.width, kind="sum")
 
     def cell(self, index: int, s0: _Value | None, s1: _Value | None, width: int, halve_s0: bool) -> _Value | None:
         args = self.args
@@ -131,7 +137,7 @@ class _Builder:
             for offset in (0, 1):
                 op, source = steps[place + offset]
                 stride = 2 if reduction and source < 2 and not args.is_transformer else 1
-                branches.append(self.op(name, place + offset, op, states[source], width, stride))
+                branches.append(self.op(name, place + offset, op, states[source], width=width, stride=stride))
             states.append(self.add(name, *branches))
         outputs = [states[i] for i in concat]
         alive = tuple(value for value in outputs if value is not None)
@@ -141,7 +147,7 @@ class _Builder:
             return alive[0]
         layer = layers.Concat(tuple(None if value else width for value in outputs), parent=None)
         total = sum(value.width if value else width for value in outputs)
-        return self.call((), layer, alive, total, "concat")
+        return self.call((), layer, alive, total, kind="concat")
 
     def network(self) -> Plan:
         args = self.args
@@ -165,29 +171,32 @@ class _Builder:
             raise ValueError("network arguments: the last cell outputs nothing, all its steps are zero")
         hidden = (args.fc_dim,) * (args.fc_layers - 1)
         head = ends.Classifier(args.num_classes, hidden, args.glob_avg, parent=None)
-        logits = self.call((), head, (s1,), args.num_classes, "classifier")
+        logits = self.call((), head, (s1,), args.num_classes, kind="classifier")
         return _alive(self.calls, logits.id, auxiliary)
+
+
+_CONVOLUTIONS = {"conv": layers.ReLUConvBN, "sep_conv": layers.SeparableConv, "dil_conv": layers.DilatedConv}
 
 
 def op_layer(name: str, in_width: int, width: int, stride: int, norm: Norm | None) -> tuple[nn.Module, int]:
     """Module of op `name` and the width of its output, which for some ops is that of the input."""
     family, _, size = name.rpartition("_")
-    kernel = int(size[0]) if size[:1].isdigit() else 0
+    layer: nn.Module
     if name == "conv_7x1_1x7":
-        return layers.FactorisedConv(width, stride, norm, parent=None), width
-    if family == "conv":
-        return layers.ReLUConvBN(width, kernel, stride, norm, parent=None), width
-    if family == "sep_conv":
-        return layers.SeparableConv(width, kernel, stride, norm, parent=None), width
-    if family == "dil_conv":
-        return layers.DilatedConv(width, kernel, stride, norm, parent=None), width
-    if name == "skip_connect":
-        return layers.FactorisedReduction(width, norm, parent=None), width
-    if name == "cse":
-        return layers.SqueezeExcitation(stride, parent=None), in_width
-    if name == "msa":
-        return transformer.Attention(parent=None), in_width
-    return layers.Pool(name.partition("_")[0], stride, parent=None), in_width
+        layer = layers.FactorisedConv(width, stride, norm, parent=None)
+    elif name == "skip_connect":
+        layer = layers.FactorisedReduction(width, norm, parent=None)
+    elif family in _CONVOLUTIONS:
+        layer = _CONVOLUTIONS[family](width, int(size[0]), stride, norm, parent=None)
+    else:
+        width = in_width
+        if name == "cse":
+            layer = layers.SqueezeExcitation(stride, parent=None)
+        elif name == "msa":
+            layer = transformer.Attention(parent=None)
+        else:
+            layer = layers.Pool(name.partition("_")[0], stride, parent=None)
+    return layer, width
 
 
 def _alive(calls: list[LayerCall], output: int, auxiliary: int | None) -> Plan:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.graphs.param_spec import Path
-from ghn_jax.networks.compiled import CompileReport, ProgramKey, Programs, as_dtype
+from ghn_jax.networks.compiled import CompileReport, Device, ProgramKey, Programs, as_dtype
 from ghn_jax.networks.plan import IMAGES, Plan
 from ghn_jax.networks.segments import SegmentCall, signature, split
 
@@ -41,7 +41,7 @@ class Step:
 
 @functools.lru_cache(maxsize=1024)
 def schedule(
-    plan: Plan, images: jax.ShapeDtypeStruct, backward: bool, train: bool, device: jax.Device | None
+    plan: Plan, images: jax.ShapeDtypeStruct, backward: bool, train: bool, device: Device | None
 ) -> tuple[Step, ...]:
     """Program calls of `plan` for images of a given shape."""
     calls = split(plan)
@@ -92,7 +92,7 @@ class Runner:
       device: where networks run; None for JAX's default device.
     """
 
-    def __init__(self, capacity: int = 4096, device: jax.Device | None = None) -> None:
+    def __init__(self, capacity: int = 4096, device: Device | None = None) -> None:
         self.programs = Programs(capacity)
         self.device = device
 
@@ -111,7 +111,7 @@ class Runner:
         dtype: Any = jnp.float32,
     ) -> jax.Array:
         """Logits (B, K) of images (B, H, W, 3)."""
-        steps, values, rng = self._start(plan, images, False, train, dtype, rng)
+        steps, values, rng = self._start(plan, images, backward=False, train=train, dtype=dtype, rng=rng)
         for place, step in enumerate(steps):
             program = self.programs.get(step.key)
             key = jax.random.fold_in(rng, place) if train and step.key.segment.random else None
@@ -134,7 +134,7 @@ class Runner:
         dtype: Any = jnp.float32,
     ) -> tuple[jax.Array, jax.Array, dict[Path, jax.Array]]:
         """Mean cross-entropy, logits (B, K), and the loss's gradient for every parameter of the plan."""
-        steps, values, rng = self._start(plan, images, True, train, dtype, rng)
+        steps, values, rng = self._start(plan, images, backward=True, train=train, dtype=dtype, rng=rng)
         held = []
         for place, step in enumerate(steps):
             program = self.programs.get(step.key)
@@ -197,7 +197,7 @@ class Runner:
             list(pool.map(self.programs.get, keys))
 
     def _start(
-        self, plan: Plan, images: jax.Array, backward: bool, train: bool, dtype: Any, rng: jax.Array | None
+        self, plan: Plan, images: jax.Array, *, backward: bool, train: bool, dtype: Any, rng: jax.Array | None
     ) -> tuple[tuple[Step, ...], dict[int, jax.Array], jax.Array]:
         shape = jax.ShapeDtypeStruct(images.shape, as_dtype(dtype))
         steps = schedule(plan, shape, backward, train, self.device)

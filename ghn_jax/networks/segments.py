@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -56,7 +57,8 @@ class Segment:
         rngs = None if key is None else {"dropout": key}
         for call, own in zip(self.calls, params, strict=True):
             tree = {"params": traverse_util.unflatten_dict(own)}
-            values[call.output] = call.layer.apply(tree, *(values[i] for i in call.inputs), train=train, rngs=rngs)
+            out = call.layer.apply(tree, *(values[i] for i in call.inputs), train=train, rngs=rngs)
+            values[call.output] = cast(jax.Array, out)
         return tuple(values[i] for i in self.outputs)
 
 
@@ -96,7 +98,7 @@ def _layer_signature(
 ) -> tuple[tuple[tuple[Path, jax.ShapeDtypeStruct], ...], jax.ShapeDtypeStruct]:
     """Parameters by path in the layer, and the output, for inputs of these shapes."""
 
-    def init(key: jax.Array, *xs: jax.Array) -> tuple[jax.Array, dict]:
+    def init(key: jax.Array, *xs: jax.Array) -> Any:
         return layer.init_with_output(key, *xs)
 
     out, variables = jax.eval_shape(init, jax.ShapeDtypeStruct((2,), jnp.uint32), *inputs)

@@ -60,7 +60,8 @@ def check(fast, plain, shapes, dtype="float32", round_to=None):
     ],
 )
 def test_convolution(size, kernel, strides, relu, dtype):
-    padding = tuple(((side - 1) // 2,) * 2 for side in kernel)
+    down, right = ((side - 1) // 2 for side in kernel)
+    padding = ((down, down), (right, right))
     check(
         lambda x, k: convolution(x, k, strides, relu=relu),
         lambda x, k: plain_convolution(x, k, strides, padding, relu=relu),
@@ -72,7 +73,7 @@ def test_convolution(size, kernel, strides, relu, dtype):
 def test_convolution_of_a_kernel_far_larger_than_a_wide_image():
     """Too large for one matrix product over all pairs of pixels: XLA's convolution of the padded input."""
     check(
-        lambda x, k: convolution(x, k),
+        convolution,
         lambda x, k: plain_convolution(x, k, (1, 1), ((3, 3), (3, 3))),
         [(2, 6, 6, 80), (7, 7, 80, 96)],
     )
@@ -85,8 +86,10 @@ def test_convolution_of_a_kernel_far_larger_than_a_wide_image():
 def test_depthwise(size, kernel, stride, dilation, dtype):
     side = dilation * (kernel - 1) // 2
     check(
-        lambda x, k: convolution(x, k, (stride, stride), dilation, groups=6, relu=True),
-        lambda x, k: plain_convolution(x, k, (stride, stride), ((side, side),) * 2, dilation, 6, relu=True),
+        lambda x, k: convolution(x, k, (stride, stride), dilation=dilation, groups=6, relu=True),
+        lambda x, k: plain_convolution(
+            x, k, (stride, stride), ((side, side), (side, side)), dilation=dilation, groups=6, relu=True
+        ),
         [(8, size, size, 6), (kernel, kernel, 1, 6)],
         dtype,
     )
@@ -132,7 +135,7 @@ def test_batch_norm(batch, dtype):
 
 def test_batch_norm_gradients_of_scale_and_bias_and_statistics():
     shapes = [(8, 3, 4, 5), (5,), (5,)]
-    check(lambda *xs: batch_norm(*xs, 1e-5)[0], lambda *xs: plain_batch_norm(*xs, 1e-5)[0], shapes)
+    check(lambda x, s, b: batch_norm(x, s, b, 1e-5)[0], lambda x, s, b: plain_batch_norm(x, s, b, 1e-5)[0], shapes)
     x = jnp.asarray(np.random.default_rng(1).normal(size=shapes[0]), jnp.float32)
     with compiling_for("cpu"):
         _, mean, var = batch_norm(x, jnp.ones(5), jnp.zeros(5), 1e-5)
@@ -158,6 +161,6 @@ def test_channel_sums(batch):
 
 def test_plain_formulations_outside_the_runner():
     """Tracers of whole networks must see one convolution for each convolution."""
-    text = str(jax.make_jaxpr(lambda x, k: convolution(x, k))(jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 3, 2, 2))))
+    text = str(jax.make_jaxpr(convolution)(jnp.zeros((1, 5, 5, 2)), jnp.zeros((3, 3, 2, 2))))
     assert "conv_general_dilated" in text
     assert "custom_vjp" not in text

@@ -1,6 +1,7 @@
 """The layer-by-layer runner against the same network as one module, and what it compiles."""
 
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,19 +32,21 @@ TRANSFORMER = small_args((("msa", 1), ("skip_connect", 0)), preproc=False, C_mul
 DROPOUT = small_args((("conv_1x1", 1), ("none", 0)), stem_pool=True, fc_layers=2, glob_avg=False, norm=None)
 
 
-def initial(args):
+def initial(args) -> Any:
     """Parameters of a network with norms and biases away from their neutral values."""
     params = TargetNetwork(args).init(jax.random.key(1), IMAGES)["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
-    return jax.tree.unflatten(tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+    return jax.tree.unflatten(
+        tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    )
 
 
 def reference(args, params, label_smoothing=0.0):
     """Loss, logits and gradients by automatic differentiation of the whole module."""
 
     def loss(params):
-        logits = TargetNetwork(args).apply({"params": params}, IMAGES)
+        logits: Any = TargetNetwork(args).apply({"params": params}, IMAGES)
         targets = optax.smooth_labels(jax.nn.one_hot(LABELS, 10), label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), logits
 
@@ -79,7 +82,7 @@ def test_both_ways_agree(runner, args):
 
 def test_second_pass_compiles_nothing_and_threads_agree(runner):
     plans = [network_plan(args) for args in (MIXED, TRANSFORMER)]
-    params = [flatten_dict(initial(args)) for args in (MIXED, TRANSFORMER)]
+    params: list[Any] = [flatten_dict(initial(args)) for args in (MIXED, TRANSFORMER)]
     runner.warm(plans, IMAGES.shape, train=False, threads=2)
     before = runner.report()
     one = runner.meta_batch(plans, params, IMAGES, LABELS, train=False, threads=1)
@@ -106,7 +109,7 @@ def test_programs_are_shared_between_networks():
 def test_bound_on_held_programs():
     runner = Runner(capacity=2)
     plan = network_plan(DROPOUT)
-    params = flatten_dict(initial(DROPOUT))
+    params: Any = flatten_dict(initial(DROPOUT))
     first = runner.forward(plan, params, IMAGES)
     report = runner.report()
     assert report.held == 2
@@ -129,7 +132,8 @@ def test_one_compilation_for_threads_that_ask_at_once():
 
 
 def test_dropout_only_in_training(runner):
-    plan, params = network_plan(DROPOUT), flatten_dict(initial(DROPOUT))
+    plan = network_plan(DROPOUT)
+    params: Any = flatten_dict(initial(DROPOUT))
     calm = runner.forward(plan, params, IMAGES)
     np.testing.assert_array_equal(calm, runner.forward(plan, params, IMAGES))
     first, second = (runner.forward(plan, params, IMAGES, train=True, rng=jax.random.key(i)) for i in (0, 1))
@@ -158,7 +162,7 @@ def test_errors(runner, options, message):
 
 
 def test_missing_parameter_is_named(runner):
-    params = flatten_dict(initial(DROPOUT))
+    params: Any = flatten_dict(initial(DROPOUT))
     del params[("stem_0", "kernel")]
     with pytest.raises(ValueError, match="stem_0/kernel"):
         runner.forward(network_plan(DROPOUT), params, IMAGES)

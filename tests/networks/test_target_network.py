@@ -1,5 +1,7 @@
 """Plans and `TargetNetwork`: dead ops, parameter paths, ordinary training, errors."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,11 @@ IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.f
 CONVOLUTION = small_args((("conv_1x1", 1), ("skip_connect", 0)), n_cells=2, C_mult=1)
 
 
-def shapes(args, **fields):
+def logits_of(network, variables) -> jax.Array:
+    return network.apply(variables, IMAGES)
+
+
+def shapes(args, **fields) -> Any:
     images = jax.ShapeDtypeStruct((2, args.image_size, args.image_size, 3), jnp.float32)
     return jax.eval_shape(TargetNetwork(args, **fields).init, jax.random.key(0), images)
 
@@ -35,7 +41,8 @@ def test_paths_and_shapes_are_those_of_the_graph(args):
         with pytest.raises((ValueError, TypeError)):
             shapes(args)
         return
-    found = {path: leaf.shape for path, leaf in flatten_dict(shapes(args)["params"]).items()}
+    leaves: dict[Any, Any] = flatten_dict(shapes(args)["params"])
+    found = {path: leaf.shape for path, leaf in leaves.items()}
     assert found == wanted
 
 
@@ -53,7 +60,7 @@ def test_zero_steps_count_in_a_concatenation():
     normal = (("conv_1x1", 0), ("none", 1), ("none", 0), ("none", 1))
     genotype = Genotype(normal, (2, 3), normal, (2, 3))
     args = NetworkArgs(genotype=genotype, n_cells=1, C=8)
-    variables = TargetNetwork(args).init(jax.random.key(0), IMAGES)
+    variables: Any = TargetNetwork(args).init(jax.random.key(0), IMAGES)
     assert variables["params"]["classifier_0"]["kernel"].shape == (16, 10)
 
 
@@ -92,8 +99,8 @@ def test_trains_with_running_statistics_and_an_auxiliary_head():
         losses.append(float(value))
     assert losses[-1] < 0.5 * losses[0], losses
     assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
-    logits = network.apply({"params": params, "batch_stats": stats}, IMAGES)
-    one = network.apply({"params": params, "batch_stats": stats}, IMAGES[:1])
+    logits: Any = network.apply({"params": params, "batch_stats": stats}, IMAGES)
+    one: Any = network.apply({"params": params, "batch_stats": stats}, IMAGES[:1])
     np.testing.assert_allclose(logits[:1], one, atol=1e-4)
 
 
@@ -101,10 +108,10 @@ def test_reestimated_statistics_are_averages_over_batches():
     network = TargetNetwork(CONVOLUTION, momentum=0.9)
     variables = network.init(jax.random.key(0), IMAGES)
     renewed = reestimate_statistics(network, variables, [IMAGES, IMAGES])
-    by_batch = TargetNetwork(CONVOLUTION).apply({"params": variables["params"]}, IMAGES)
+    by_batch = logits_of(TargetNetwork(CONVOLUTION), {"params": variables["params"]})
     # The stored variance is the unbiased one: nearly that of the batch.
-    np.testing.assert_allclose(network.apply(renewed, IMAGES), by_batch, rtol=0.05, atol=0.01)
-    assert not np.allclose(network.apply(variables, IMAGES), by_batch, rtol=0.05, atol=0.01)
+    np.testing.assert_allclose(logits_of(network, renewed), by_batch, rtol=0.05, atol=0.01)
+    assert not np.allclose(logits_of(network, variables), by_batch, rtol=0.05, atol=0.01)
 
 
 def test_drop_path_keeps_the_mean():
@@ -116,8 +123,8 @@ def test_drop_path_keeps_the_mean():
 
 def test_cpu_formulations_agree_with_the_plain_ones():
     variables = TargetNetwork(CONVOLUTION).init(jax.random.key(0), IMAGES)
-    plain = TargetNetwork(CONVOLUTION).apply(variables, IMAGES)
-    np.testing.assert_allclose(TargetNetwork(CONVOLUTION, platform="cpu").apply(variables, IMAGES), plain, atol=1e-4)
+    plain = logits_of(TargetNetwork(CONVOLUTION), variables)
+    np.testing.assert_allclose(logits_of(TargetNetwork(CONVOLUTION, platform="cpu"), variables), plain, atol=1e-4)
 
 
 def test_layers_are_equal_by_their_fields():
@@ -130,7 +137,9 @@ def test_layers_are_equal_by_their_fields():
     [
         (lambda: network_plan(small_args((("none", 0), ("none", 1)))), "last cell outputs nothing"),
         (
-            lambda: network_plan(small_args((("conv_1x1", 0), ("skip_connect", 1)), stem_type=0, n_cells=4, preproc=False)),
+            lambda: network_plan(
+                small_args((("conv_1x1", 0), ("skip_connect", 1)), stem_type=0, n_cells=4, preproc=False)
+            ),
             "C_mult must be 1",
         ),
         (lambda: Attention().init(jax.random.key(0), jnp.zeros((1, 2, 2, 12))), "multiple of 8 heads"),

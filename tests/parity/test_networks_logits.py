@@ -1,6 +1,7 @@
 """Logits of DeepNets-1M networks, ViT and DARTS against the release's, weights predicted by the fixtures' GHNs."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,9 @@ from parity_data import HAS_PARITY, PARITY, fixture_args, fixture_images, fixtur
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
+from ghn_jax.deepnets.predefined import DARTS, VIT
 from ghn_jax.hypernet import load_ghn, predict
 from ghn_jax.networks import TargetNetwork, network_plan
-from ghn_jax.deepnets.predefined import DARTS, VIT
 from ghn_jax.networks.runner import Runner
 
 TOLERANCE = 1e-3
@@ -65,8 +66,8 @@ def runner() -> Runner:
 @pytest.mark.parametrize(("name", "ghn_name"), cases())
 def test_logits_equal_the_releases(name, ghn_name):
     args = arguments(name)
-    params = predict(network_graph(args, name=name), ghn(ghn_name))["params"]
-    logits = runner().forward(network_plan(args), flatten_dict(params), images_for(args))
+    params: Any = flatten_dict(predict(network_graph(args, name=name), ghn(ghn_name))["params"])
+    logits = runner().forward(network_plan(args), params, images_for(args))
     expected = fixture_outputs()[f"{name}/{ghn_name}/logits"]
     assert logits.shape == expected.shape
     assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()

@@ -1,0 +1,1 @@
+"""Formulations of operations that depend on the backend, each with its plain form beside it."""

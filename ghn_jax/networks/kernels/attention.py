@@ -1,9 +1,9 @@
 """Softmax attention of several heads with a backward pass of its own.
 
-Tokens lie on the last axis: heads are as narrow as 4, and matrices of four columns waste a vector unit, while matrices of four rows
-do not. The sum of each softmax comes out of the product with the values, as one more row of ones. A few images at a time: their
-scores stay in the cache and are never stored, the backward pass computes them again (64 images of 11 x 11 tokens, width 32:
-33 ms forward and backward against 75 in one piece).
+Tokens lie on the last axis: heads are as narrow as 4, and matrices of four columns waste a vector unit, while matrices
+of four rows do not. The sum of each softmax comes out of the product with the values, as one more row of ones. A few
+images at a time: their scores stay in the cache and are never stored, the backward pass computes them again (64 images
+of 11 x 11 tokens, width 32: 33 ms forward and backward against 75 in one piece).
 """
 
 import functools
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ghn_jax.networks.kernels.platform import on_cpu
+
+Residuals = tuple[jax.Array, jax.Array, jax.Array]
 
 IMAGES = 2
 """Images whose scores are held at a time."""
@@ -51,7 +53,7 @@ def _join(*parts: jax.Array) -> jax.Array:
     return jnp.stack(parts, 1).reshape(batch, len(parts) * heads * dim, count).transpose(0, 2, 1)
 
 
-def _forward(qkv, heads):  # noqa: ANN
+def _forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, Residuals]:
     images = math.gcd(IMAGES, qkv.shape[0])
     chunks = qkv.reshape(-1, images, *qkv.shape[1:])
     out, levels = lax.map(lambda chunk: _chunk_forward(chunk, heads), chunks)
@@ -76,14 +78,16 @@ def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.einsum("bhdk,bhdq->bhkq", key, query, preferred_element_type=jnp.float32)
 
 
-def _backward(heads, residuals, cotangent):  # noqa: ANN
+def _backward(heads: int, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
     chunks, out, levels = residuals
     parts = (chunks, out, levels, cotangent.reshape(out.shape))
-    gradient = lax.map(lambda part: _chunk_backward(*part, heads), parts)
+    gradient = lax.map(lambda part: _chunk_backward(*part, heads=heads), parts)
     return (gradient.reshape(*cotangent.shape[:2], -1),)
 
 
-def _chunk_backward(qkv: jax.Array, out: jax.Array, levels: jax.Array, cotangent: jax.Array, heads: int) -> jax.Array:
+def _chunk_backward(
+    qkv: jax.Array, out: jax.Array, levels: jax.Array, cotangent: jax.Array, *, heads: int
+) -> jax.Array:
     """Cotangent of qkv; the softmax is computed again, which costs less than reading it from memory."""
     query, key, value = lax.optimization_barrier(tuple(_split(qkv, 3, heads)))
     split = _split(jnp.concatenate([out, cotangent], -1), 2, heads)

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from ghn_jax.networks.kernels.platform import on_cpu
 from ghn_jax.networks.kernels.reductions import channel_sums
 
+Triple = tuple[jax.Array, jax.Array, jax.Array]
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
 
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
@@ -46,7 +49,7 @@ def _fast(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tu
     return _forward(x, scale, bias, epsilon)[0]
 
 
-def _forward(x, scale, bias, epsilon):  # noqa: ANN
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Triple, Residuals]:
     count = x.size // x.shape[-1]
     wide = x.astype(jnp.float32)
     # Sums around one pixel's values: one pass, and no cancellation where the mean is far from zero.
@@ -62,7 +65,7 @@ def _forward(x, scale, bias, epsilon):  # noqa: ANN
     return (out, mean, var), (x, scale, mean, inverse)
 
 
-def _backward(epsilon, residuals, cotangents):  # noqa: ANN
+def _backward(epsilon: float, residuals: Residuals, cotangents: Triple) -> Triple:
     x, scale, mean, inverse = residuals
     count = x.size // x.shape[-1]
     cotangent = cotangents[0].astype(jnp.float32)

@@ -1,12 +1,12 @@
 """Convolutions of target networks; on CPU, with formulations chosen by shape.
 
-XLA's CPU convolution (Eigen's) reaches the machine's matrix-product speed at stride 1, both for the result and for the input's
-gradient. What it does badly is replaced here (figures: batch 64, one core, native against ours):
+XLA's CPU convolution (Eigen's) reaches the machine's matrix-product speed at stride 1, both for the result and for the
+input's gradient. What it does badly is replaced here (figures: 64 images, one core, native against ours):
 
-- kernel larger than the image (7 x 7 at 4 x 4 x 128: 290 ms against 12): one matrix product with the kernel unrolled over
-  all pairs of pixels, or a convolution of the explicitly padded input where that matrix would be large;
+- kernel larger than the image (7 x 7 at 4 x 4 x 128: 290 ms against 12): one matrix product with the kernel unrolled
+  over all pairs of pixels, or XLA's convolution of the explicitly padded input where that matrix would be large;
 - gradients of strided convolutions (5 x 5 at 8 x 8 x 128, input: 724 ms against 36): matrix products by taps;
-- 1 x 1: a matrix product (3 x 3 and up stay native);
+- 1 x 1 (DESIGN: 130 ms against 12): a matrix product;
 - depthwise: see `depthwise`.
 """
 
@@ -21,12 +21,19 @@ from ghn_jax.networks.kernels.depthwise import depthwise
 from ghn_jax.networks.kernels.platform import on_cpu
 
 Pair = tuple[int, int]
+Residuals = tuple[jax.Array, jax.Array]
+
+
+def both(size: int) -> Pair:
+    """The same for rows and columns, or before and after."""
+    return size, size
 
 
 def convolution(
     x: jax.Array,
     kernel: jax.Array,
     strides: Pair = (1, 1),
+    *,
     dilation: int = 1,
     groups: int = 1,
     relu: bool = False,
@@ -48,8 +55,8 @@ def convolution(
     """
     kernel = kernel.astype(x.dtype)
     if padding is None:
-        sides = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
-        padding = ((sides[0],) * 2, (sides[1],) * 2)
+        rows, columns = (dilation * (size - 1) // 2 for size in kernel.shape[:2])
+        padding = (both(rows), both(columns))
         if on_cpu():
             width = x.shape[-1]
             square = kernel.shape[0] == kernel.shape[1] and strides[0] == strides[1]
@@ -57,7 +64,7 @@ def convolution(
                 return depthwise(x, kernel, strides[0], dilation, relu)
             if groups == 1 and dilation == 1:
                 return _fast(x, kernel, strides, relu)
-    return plain_convolution(x, kernel, strides, padding, dilation, groups, relu)
+    return plain_convolution(x, kernel, strides, padding, dilation=dilation, groups=groups, relu=relu)
 
 
 def plain_convolution(
@@ -65,6 +72,7 @@ def plain_convolution(
     kernel: jax.Array,
     strides: Pair,
     padding: tuple[Pair, Pair],
+    *,
     dilation: int = 1,
     groups: int = 1,
     relu: bool = False,
@@ -96,7 +104,7 @@ def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, relu: bool) -> jax.Arr
     return _forward(x, kernel, strides, relu)[0]
 
 
-def _forward(x, kernel, strides, relu):  # noqa: ANN
+def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, relu: bool) -> tuple[jax.Array, Residuals]:
     active = jax.nn.relu(x) if relu else x
     if kernel.shape[:2] == (1, 1):
         out = _pixels_times(active[:, :: strides[0], :: strides[1]], kernel[0, 0])
@@ -107,7 +115,7 @@ def _forward(x, kernel, strides, relu):  # noqa: ANN
     return out, (x, kernel)
 
 
-def _backward(strides, relu, residuals, cotangent):  # noqa: ANN
+def _backward(strides: Pair, relu: bool, residuals: Residuals, cotangent: jax.Array) -> Residuals:
     x, kernel = residuals
     active = jax.nn.relu(x) if relu else x
     if kernel.shape[:2] == (1, 1):
@@ -170,7 +178,7 @@ def _taps_gradient(x: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride
 def _strided_input_gradient(
     cotangent: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides: Pair
 ) -> jax.Array:
-    """The input's gradient: one matrix product for all taps, then for each phase of the stride the taps that meet it."""
+    """The input's gradient: a matrix product for all taps, then for each phase of the stride the taps that meet it."""
     rows, columns, width, features = kernel.shape
     batch, height, length, _ = cotangent.shape
     spread = cotangent.reshape(-1, features) @ kernel.reshape(-1, features).T

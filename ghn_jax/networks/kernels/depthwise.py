@@ -9,6 +9,8 @@ from jax import lax
 
 from ghn_jax.networks.kernels.reductions import PARTS
 
+Residuals = tuple[jax.Array, jax.Array]
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, relu: bool) -> jax.Array:
@@ -43,7 +45,7 @@ def _taps(kernel: jax.Array) -> list[tuple[int, int]]:
     return [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
 
 
-def _forward(x, kernel, stride, dilation, relu):  # noqa: ANN
+def _forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, relu: bool) -> tuple[jax.Array, Residuals]:
     padded = _padded(x, kernel, dilation, relu)
     shape = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride))
     out = jnp.zeros((), jnp.float32)
@@ -53,7 +55,7 @@ def _forward(x, kernel, stride, dilation, relu):  # noqa: ANN
     return out.astype(x.dtype), (x, kernel)
 
 
-def _backward(stride, dilation, relu, residuals, cotangent):  # noqa: ANN
+def _backward(stride: int, dilation: int, relu: bool, residuals: Residuals, cotangent: jax.Array) -> Residuals:
     x, kernel = residuals
     of_kernel = _kernel_gradient(_padded(x, kernel, dilation, relu), kernel, cotangent, stride, dilation)
     if stride > 1:
@@ -66,7 +68,9 @@ def _backward(stride, dilation, relu, residuals, cotangent):  # noqa: ANN
     return of_x, of_kernel
 
 
-def _kernel_gradient(padded: jax.Array, kernel: jax.Array, cotangent: jax.Array, stride: int, dilation: int):
+def _kernel_gradient(
+    padded: jax.Array, kernel: jax.Array, cotangent: jax.Array, stride: int, dilation: int
+) -> jax.Array:
     """Sums over images eight at a time, elementwise, and leaves a small rest to XLA's reduction."""
     count = math.gcd(PARTS, padded.shape[0])
     shape = cotangent.shape

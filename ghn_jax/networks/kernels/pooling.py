@@ -9,6 +9,8 @@ from jax import lax
 
 from ghn_jax.networks.kernels.platform import on_cpu
 
+Residuals = tuple[jax.Array, jax.Array]
+
 _PADDING = ((0, 0), (1, 1), (1, 1), (0, 0))
 _TAPS = [(i, j) for i in range(3) for j in range(3)]
 
@@ -29,7 +31,7 @@ def _fast_max(x: jax.Array, stride: int) -> jax.Array:
     return _max_forward(x, stride)[0]
 
 
-def _max_forward(x, stride):  # noqa: ANN
+def _max_forward(x: jax.Array, stride: int) -> tuple[jax.Array, Residuals]:
     height, width = (-(-size // stride) for size in x.shape[1:3])
     padded = jnp.pad(x, _PADDING, constant_values=-jnp.inf)
     best = jnp.full((x.shape[0], height, width, x.shape[3]), -jnp.inf, x.dtype)
@@ -37,14 +39,14 @@ def _max_forward(x, stride):  # noqa: ANN
     for tap, (i, j) in enumerate(_TAPS):
         window = padded[:, i : i + (height - 1) * stride + 1 : stride, j : j + (width - 1) * stride + 1 : stride]
         # NaN must win, as it does in XLA's maximum.
-        better = (window > best) | (window != window)
+        better = (window > best) | jnp.isnan(window)
         place = jnp.where(better, jnp.int8(tap), place)
         best = jnp.where(better, window, best)
     # x itself is no residual: an empty array carries its size.
     return best, (place, jnp.zeros((0, *x.shape[1:3])))
 
 
-def _max_backward(stride, residuals, cotangent):  # noqa: ANN
+def _max_backward(stride: int, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
     place, like = residuals
     height, width = like.shape[1:]
     if stride > 1:

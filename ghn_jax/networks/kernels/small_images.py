@@ -25,7 +25,7 @@ def _offset(image: int, kernel: int) -> int:
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """X (B, H, W, C) and kernel (kh, kw, C, O), odd sides, to (B, H, W, O)."""
-    batch, height, width, channels = x.shape
+    batch, height, width, _ = x.shape
     features = kernel.shape[-1]
     down, right = _offset(height, kernel.shape[0]), _offset(width, kernel.shape[1])
     more = (down - kernel.shape[0] // 2, right - kernel.shape[1] // 2)

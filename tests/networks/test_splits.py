@@ -1,0 +1,77 @@
+"""Random networks of every split: the runner and the whole module agree in value and gradient; the largest run."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ghn_jax.deepnets.sampler import sample_args
+from ghn_jax.networks import Runner, TargetNetwork, network_plan
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.float32)
+LABELS = jnp.arange(8) % 10
+SPLITS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")
+# Deep batch-normalised networks amplify rounding.
+TOLERANCE = 5e-3
+
+
+def cases():
+    """Twenty networks of every split; the first of some is quick."""
+    quick = {("train", 0), ("bnfree", 0)}
+    return [
+        pytest.param(split, index, marks=() if (split, index) in quick else pytest.mark.slow)
+        for split in SPLITS
+        for index in range(20)
+    ]
+
+
+@pytest.fixture(scope="module")
+def runner():
+    return Runner()
+
+
+@pytest.mark.parametrize(("split", "index"), cases())
+def test_both_ways_agree(runner, split, index):
+    args = sample_args(split, index)[0].replace(C=16 if split == "wide" else 8, fc_dim=16)
+    network = TargetNetwork(args)
+    params: Any = network.init(jax.random.key(index), IMAGES)["params"]
+
+    def loss(params):
+        logits: Any = network.apply({"params": params}, IMAGES)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean(), logits
+
+    # Not compiled as a whole, which takes half a minute a network: the same operations one by one.
+    (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    flat: Any = flatten_dict(params)
+    ours = runner.loss_and_grads(network_plan(args), flat, IMAGES, LABELS, train=False)
+    np.testing.assert_allclose(ours[0], value, rtol=TOLERANCE)
+    np.testing.assert_allclose(ours[1], logits, atol=TOLERANCE * float(jnp.abs(logits).max()))
+    theirs: dict[Any, Any] = flatten_dict(gradients)
+    assert ours[2].keys() == theirs.keys()
+    scale = np.sqrt(sum(float(jnp.vdot(x, x)) for x in theirs.values()))
+    difference = np.sqrt(sum(float(jnp.sum(jnp.square(x - ours[2][path]))) for path, x in theirs.items()))
+    assert difference <= TOLERANCE * scale
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["deep", "dense", "wide"])
+def test_the_largest_of_fifty_networks_runs(runner, split):
+    """Most cells of ``deep``, most steps of ``dense``, most layer calls at full width of ``wide``."""
+
+    def size(args):
+        return args.n_cells if split == "deep" else args.genotype.steps, len(network_plan(args).calls)
+
+    args = max((sample_args(split, index)[0] for index in range(50)), key=size)
+    params: Any = flatten_dict(
+        jax.tree.map(
+            lambda leaf: jnp.full(leaf.shape, 0.05),
+            jax.eval_shape(TargetNetwork(args).init, jax.random.key(0), IMAGES)["params"],
+        )
+    )
+    loss, _, gradients = runner.loss_and_grads(network_plan(args), params, IMAGES, LABELS, rng=jax.random.key(0))
+    assert np.isfinite(float(loss))
+    assert gradients.keys() == params.keys()
