@@ -156,8 +156,10 @@ PRESETS: dict[Preset, TrainConfig] = {
         images=ImageConfig(image_size=8),
         architectures=ArchitectureConfig(split="demo", meta_batch=4),
         ghn=GHNConfig(max_shape=(16, 16, 11, 11)),
-        optimiser=OptimiserConfig(epochs=1_000, steps=2_000, schedule="cosine", warmup_steps=50),
-        run=RunConfig(minutes=8.0, validate_every=250, validation_architectures=10, test_images=None),
+        optimiser=OptimiserConfig(epochs=1_000, steps=2_500, learning_rate=2e-3, schedule="cosine", warmup_steps=50),
+        run=RunConfig(
+            minutes=7.0, checkpoint_minutes=2.0, validate_every=250, validation_architectures=10, test_images=None
+        ),
     ),
 }
 
