@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 
 
@@ -14,6 +15,7 @@ def process_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 
 def _end_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches every process: the parent decides
     parent = multiprocessing.parent_process()
     if parent is None:
         return
