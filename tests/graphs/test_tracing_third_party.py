@@ -82,7 +82,7 @@ MODELS: list[Any] = [  # how to trace it, its name, last keys of the leaves outs
     *(
         pytest.param(jax_models, name, kept, marks=pytest.mark.slow)
         for name, kept in (
-            ("mpvit-tiny", {"param_0_0"}),
+            ("mpvit-tiny", {f"param_{path}_{layer}" for path in range(1, 4) for layer in range(6)}),  # class tokens
             ("convnext-tiny", {"gamma"}),
             ("swin-tiny-224", {"relative_position_bias_table"}),
             ("pvit-b0", set()),
