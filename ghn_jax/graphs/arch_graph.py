@@ -54,6 +54,7 @@ class ArchGraph:
         node_shapes: Sequence[Sequence[int]] | np.ndarray,
         edges: Sequence[tuple[int, int]] | np.ndarray,
         params: Sequence[ParamSpec],
+        *,
         kept: Sequence[KeptParam] = (),
     ) -> "ArchGraph":
         """Sorts nodes topologically (the given order wherever it is one already) and renumbers edges and specs.

@@ -1,6 +1,7 @@
 """Predicted tensors and logits of the zoo's small forms against the release's.
 
-Largest errors seen over all 25 cases: tensors below 1e-4 of their norm, logits 2.4e-5 of the largest logit (mobilenet_v2).
+Largest errors seen over all 25 cases: tensors below 1e-4 of their norm, logits 2.4e-5 of the largest logit
+(mobilenet_v2).
 """
 
 import functools

@@ -40,7 +40,7 @@ def finish(builder: GraphBuilder, output: Value, leaves: Sequence[Leaf], name: s
         [builder.nodes[row].shape for row in rows],
         [(rows[source], rows[row]) for row in rows for source in predecessors[row]],
         specs,
-        kept,
+        kept=kept,
     )
 
 
