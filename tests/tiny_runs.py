@@ -44,9 +44,13 @@ def start(folder: pathlib.Path, *options: str, **changes: str) -> subprocess.Pop
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 600) -> str:
-    """What a run said; fails if it failed."""
-    output, _ = process.communicate(timeout=timeout)
+def finish(process: subprocess.Popen[str], timeout: float = 1800) -> str:
+    """What a run said; fails if it failed or takes longer than `timeout` seconds (it is killed then)."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(process.communicate()[0]) from None
     assert process.returncode == 0, output
     return output
 
