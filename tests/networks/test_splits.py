@@ -16,7 +16,9 @@ IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.f
 LABELS = jnp.arange(8) % 10
 SPLITS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")
 # Deep batch-normalised networks amplify rounding.
-TOLERANCE = 5e-3
+TOLERANCE = 1e-3
+# A ReLU or a maximum that flips by rounding is a jump of about 0.006 (measured: noise of 3e-7 in the images does the same).
+GRADIENT_TOLERANCE = 0.03
 
 
 def cases():
@@ -34,27 +36,35 @@ def runner():
     return Runner()
 
 
+def loss_logits_gradients(network, params, images):
+    """By automatic differentiation of the whole module, one operation after the other: compiling takes too long."""
+
+    def loss(params):
+        logits: Any = network.apply({"params": params}, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean(), logits
+
+    (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return value, logits, flatten_dict(gradients)
+
+
+def distance(one, other):
+    """Norm of the difference, relative to the first's norm, over all leaves."""
+    squares = sum(float(jnp.sum(jnp.square(x - other[path]))) for path, x in one.items())
+    return np.sqrt(squares / sum(float(jnp.sum(jnp.square(x))) for x in one.values()))
+
+
 @pytest.mark.parametrize(("split", "index"), cases())
 def test_both_ways_agree(runner, split, index):
     args = sample_args(split, index)[0].replace(C=16 if split == "wide" else 8, fc_dim=16)
     network = TargetNetwork(args)
     params: Any = network.init(jax.random.key(index), IMAGES)["params"]
-
-    def loss(params):
-        logits: Any = network.apply({"params": params}, IMAGES)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean(), logits
-
-    # Not compiled as a whole, which takes half a minute a network: the same operations one by one.
-    (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    value, logits, gradients = loss_logits_gradients(network, params, IMAGES)
     flat: Any = flatten_dict(params)
     ours = runner.loss_and_grads(network_plan(args), flat, IMAGES, LABELS, train=False)
     np.testing.assert_allclose(ours[0], value, rtol=TOLERANCE)
     np.testing.assert_allclose(ours[1], logits, atol=TOLERANCE * float(jnp.abs(logits).max()))
-    theirs: dict[Any, Any] = flatten_dict(gradients)
-    assert ours[2].keys() == theirs.keys()
-    scale = np.sqrt(sum(float(jnp.vdot(x, x)) for x in theirs.values()))
-    difference = np.sqrt(sum(float(jnp.sum(jnp.square(x - ours[2][path]))) for path, x in theirs.items()))
-    assert difference <= TOLERANCE * scale
+    assert ours[2].keys() == gradients.keys()
+    assert distance(gradients, ours[2]) <= GRADIENT_TOLERANCE
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ def _fast(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tu
 
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Triple, Residuals]:
     count = x.size // x.shape[-1]
+    # Both passes read x: without the barrier XLA may compute it twice.
+    x = jax.lax.optimization_barrier(x)
     wide = x.astype(jnp.float32)
     # Sums around one pixel's values: one pass, and no cancellation where the mean is far from zero.
     pivot = wide[(0,) * (x.ndim - 1)]
@@ -68,7 +70,7 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) ->
 def _backward(epsilon: float, residuals: Residuals, cotangents: Triple) -> Triple:
     x, scale, mean, inverse = residuals
     count = x.size // x.shape[-1]
-    cotangent = cotangents[0].astype(jnp.float32)
+    cotangent = jax.lax.optimization_barrier(cotangents[0]).astype(jnp.float32)
     wide = x.astype(jnp.float32) - _rows(mean, x)
     of_bias, of_scale = channel_sums(cotangent, cotangent * wide)
     of_scale = of_scale * inverse
