@@ -17,7 +17,7 @@ LABELS = jnp.arange(8) % 10
 SPLITS = ("train", "val", "test", "wide", "deep", "dense", "bnfree", "search")
 # Deep batch-normalised networks amplify rounding.
 TOLERANCE = 1e-3
-# A ReLU or a maximum that flips by rounding is a jump of about 0.006 (measured: noise of 3e-7 in the images does the same).
+# A ReLU or a maximum that flips by rounding is a jump: measured 0.006, which noise of 3e-7 in the images makes as well.
 GRADIENT_TOLERANCE = 0.03
 
 
