@@ -16,7 +16,7 @@ from ghn_jax.training.optimisation import OptimiserConfig, initial_state
 from ghn_jax.training.step import MetaStep, StepReport
 
 NODES = (1_200, 1_850)
-IMAGES, META_BATCH, THREADS = 64, 8, 2
+IMAGES, META_BATCH = 64, 8
 
 
 def meta_batch() -> MetaBatch:
@@ -37,7 +37,7 @@ def run(repeats: int) -> dict[str, float]:
     params = init_ghn(ghn, jax.random.key(0))["params"]
     config, mesh = OptimiserConfig(), devices.arch_mesh(jax.devices()[:1])
     state = devices.replicate(initial_state(config, params), mesh)
-    step = MetaStep(ghn, config, mesh, params, threads=THREADS, timed=True)
+    step = MetaStep(ghn, config, mesh, params, timed=True)
     rng = np.random.default_rng(0)
     images = jax.numpy.asarray(rng.normal(size=(IMAGES, 32, 32, 3)), jax.numpy.float32)
     labels = jax.numpy.asarray(rng.integers(0, 10, IMAGES), jax.numpy.int32)

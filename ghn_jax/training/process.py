@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import jax
+from jax.experimental import multihost_utils
 
 from ghn_jax.training.config import RunConfig
 
@@ -21,3 +22,5 @@ def set_up(run: RunConfig) -> None:
     use_compilation_cache(run.compilation_cache)
     if run.distributed:
         jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)
+        # Processes on CPU must meet within 30 s at their first collective: now, while none of them lags behind.
+        multihost_utils.sync_global_devices("ghn_jax")

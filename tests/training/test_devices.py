@@ -12,8 +12,9 @@ from ghn_jax.training import devices
 from ghn_jax.training.metrics import read_metrics
 
 STEPS = 4
-OPTIONS = (f"--steps={STEPS}", "--meta-batch=3", "--num-architectures=3")
-"""Three networks: one of 4 devices has none, one of 2 has two."""
+OPTIONS = (f"--steps={STEPS}", "--meta-batch=3", "--num-architectures=3", "--learning-rate=2e-4")
+"""Three networks: one of 4 devices has none, one of 2 has two. Adam's first updates of a weight have the size of the
+learning rate, and the sign of a gradient that is all rounding is chance, so that rate is small."""
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def same_learning(one: pathlib.Path, other: pathlib.Path) -> None:
     rows = [read_metrics(folder) for folder in (one, other)]
     assert len(rows[0]) == len(rows[1]) == STEPS
     for first, second in zip(*rows, strict=True):
-        for key in ("loss", "accuracy", "gradient_norm"):
-            np.testing.assert_allclose(first[key], second[key], rtol=1e-5, err_msg=key)
+        for key, tolerance in (("loss", 1e-5), ("accuracy", 1e-5), ("gradient_norm", 1e-4)):
+            np.testing.assert_allclose(first[key], second[key], rtol=tolerance, err_msg=key)
     first, second = weights(one), weights(other)
     for name, array in first.items():
         np.testing.assert_allclose(array, second[name], rtol=1e-5, atol=1e-5, err_msg=name)
