@@ -161,8 +161,10 @@ def compile_segment(key: ProgramKey) -> Program:
 
 
 def as_dtype(dtype: Any) -> Any:
-    """Canonical dtype of a computation: float32 or bfloat16."""
+    """Canonical dtype of a computation: float32, bfloat16, or float64 where JAX has it enabled."""
     canonical = jnp.dtype(dtype)
-    if canonical not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        raise ValueError(f"dtype of a target network must be float32 or bfloat16, got {canonical}")
+    if canonical not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float64)):
+        raise ValueError(f"dtype of a target network must be float32, bfloat16 or float64, got {canonical}")
+    if jax.dtypes.canonicalize_dtype(canonical) != canonical:
+        raise ValueError("dtype of a target network is float64, but JAX has it disabled: set jax_enable_x64")
     return canonical

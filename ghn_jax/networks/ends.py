@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.convolution import both, convolution
 from ghn_jax.networks.kernels.pooling import max_pool
+from ghn_jax.networks.kernels.precision import accumulator
 from ghn_jax.networks.layers import Conv, Norm, _normalise
 from ghn_jax.networks.transformer import PositionTable
 
@@ -102,9 +103,9 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """X (B, H, W, C) to float32 logits (B, K)."""
+        """X (B, H, W, C) to logits, at least float32, (B, K)."""
         if self.glob_avg:
-            x = x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+            x = x.mean((1, 2), dtype=accumulator(x.dtype)).astype(x.dtype)
         else:
             # Channels first: the order in which the release's classifier reads its features.
             x = jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
@@ -112,7 +113,7 @@ class Classifier(nn.Module):
             x = nn.relu(nn.Dense(width, dtype=x.dtype, name=f"classifier_{3 * index}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.num_classes, dtype=x.dtype, name=f"classifier_{3 * len(self.hidden)}")(x)
-        return x.astype(jnp.float32)
+        return x.astype(accumulator(x.dtype))
 
 
 class AuxiliaryHead(nn.Module):
@@ -123,7 +124,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """X (B, H, W, C), H and W at least 5, to float32 logits (B, K)."""
+        """X (B, H, W, C), H and W at least 5, to logits, at least float32, (B, K)."""
         if min(x.shape[1:3]) < 5:
             raise ValueError(f"auxiliary head: needs features of at least 5 x 5 pixels, got {x.shape[1:3]}")
         x = nn.avg_pool(nn.relu(x), (5, 5), (3, 3))
@@ -134,4 +135,4 @@ class AuxiliaryHead(nn.Module):
         x = convolution(x, kernel, padding=((0, 0), (0, 0)))
         x = nn.relu(_normalise(self.norm, "features_6", x, train))
         x = jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
-        return nn.Dense(self.num_classes, dtype=x.dtype, name="classifier")(x).astype(jnp.float32)
+        return nn.Dense(self.num_classes, dtype=x.dtype, name="classifier")(x).astype(accumulator(x.dtype))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.convolution import both, convolution
 from ghn_jax.networks.kernels.pooling import avg_pool, max_pool
+from ghn_jax.networks.kernels.precision import accumulator
 from ghn_jax.networks.norms import BatchNorm
 
 Pair = tuple[int, int]
@@ -167,7 +168,7 @@ class SqueezeExcitation(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """X (B, H, W, C) to (B, H', W', C)."""
         width = x.shape[-1]
-        gate = x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+        gate = x.mean((1, 2), dtype=accumulator(x.dtype)).astype(x.dtype)
         gate = nn.relu(nn.Dense(width // 2, dtype=x.dtype, name="fc1")(gate))
         gate = nn.hard_swish(nn.Dense(width, dtype=x.dtype, name="fc2")(gate))
         return x[:, :: self.stride, :: self.stride] * gate[:, None, None, :]

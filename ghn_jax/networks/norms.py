@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.batch_norm import batch_norm
+from ghn_jax.networks.kernels.tokens import layer_norm
 
 EPSILON = 1e-5
 
@@ -51,9 +52,4 @@ class LayerNorm(nn.Module):
         """Normalises x (B, T, C)."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = x.astype(jnp.float32)
-        mean = wide.mean(-1, keepdims=True)
-        centred = wide - mean
-        var = jnp.square(centred).mean(-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(var + EPSILON)
-        return (normal * scale.reshape(1, 1, -1) + bias.reshape(1, 1, -1)).astype(x.dtype)
+        return layer_norm(x, scale, bias, EPSILON)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from ghn_jax.networks.kernels.attention import attend
+from ghn_jax.networks.kernels.tokens import gelu, linear
 from ghn_jax.networks.norms import LayerNorm
 
 HEADS = 8
@@ -19,9 +20,9 @@ class Attention(nn.Module):
         if channels % HEADS:
             raise ValueError(f"msa: the width must be a multiple of {HEADS} heads, got {channels}; change C")
         tokens = x.reshape(batch, height * width, channels)
-        qkv = nn.Dense(3 * channels, use_bias=False, dtype=x.dtype, name="to_qkv")(LayerNorm(name="ln1")(tokens))
+        qkv = Linear(3 * channels, use_bias=False, name="to_qkv")(LayerNorm(name="ln1")(tokens))
         mixed = attend(qkv, HEADS)
-        tokens = tokens + nn.Dense(channels, dtype=x.dtype, name="to_out_0")(mixed)
+        tokens = tokens + Linear(channels, name="to_out_0")(mixed)
         hidden = LayerNorm(name="ln2")(tokens)
         tokens = tokens + FeedForward(name="ff")(hidden)
         return tokens.reshape(x.shape)
@@ -33,8 +34,22 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """X (B, T, C) to the same shape."""
-        hidden = nn.Dense(x.shape[-1], dtype=x.dtype, name="net_0")(x)
-        return nn.Dense(x.shape[-1], dtype=x.dtype, name="net_3")(nn.gelu(hidden, approximate=False))
+        hidden = Linear(x.shape[-1], name="net_0")(x)
+        return Linear(x.shape[-1], name="net_3")(gelu(hidden))
+
+
+class Linear(nn.Module):
+    """Linear layer of each token."""
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X (B, T, C) to (B, T, features)."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        return linear(x, kernel, bias)
 
 
 class PositionTable(nn.Module):

@@ -101,7 +101,7 @@ class RunConfig:
     test_architectures: int = 50
     test_images: int | None = 2_000
     dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: int = 1
+    threads: int = 2
     compile_threads: int = 2
     compile_ahead: int = 2
     compilation_cache: str = "~/.cache/ghn_jax/compiled"

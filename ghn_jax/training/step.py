@@ -75,7 +75,7 @@ class MetaStep:
         params: Any,
         *,
         dtype: Any = jnp.float32,
-        threads: int = 1,
+        threads: int = 2,
         timed: bool = False,
     ) -> None:
         self.ghn, self.config, self.mesh = ghn, config, mesh

@@ -153,7 +153,11 @@ def test_bfloat16(runner):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"rng": None}, "has dropout"), ({"dtype": jnp.float16, "train": False}, "float32 or bfloat16")],
+    [
+        ({"rng": None}, "has dropout"),
+        ({"dtype": jnp.float16, "train": False}, "float32, bfloat16 or float64"),
+        ({"dtype": jnp.float64, "train": False}, "jax_enable_x64"),
+    ],
 )
 def test_errors(runner, options, message):
     plan = network_plan(DROPOUT)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from ghn_jax.networks.kernels.platform import on_cpu
+from ghn_jax.networks.kernels.precision import accumulator
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array]
 
-IMAGES = 2
+IMAGES = 4
 """Images whose scores are held at a time."""
 
 
@@ -32,7 +33,7 @@ def plain_attend(qkv: jax.Array, heads: int) -> jax.Array:
     dim = width // 3 // heads
     query, key, value = jnp.moveaxis(qkv.reshape(batch, count, 3, heads, dim), 2, 0)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * dim**-0.5
-    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(qkv.dtype)
+    weights = jax.nn.softmax(scores.astype(accumulator(scores.dtype)), axis=-1).astype(qkv.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, count, heads * dim)
 
 
@@ -67,7 +68,7 @@ def _chunk_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
     top = lax.optimization_barrier(scores.max(2, keepdims=True))
     weights = lax.optimization_barrier(jnp.exp(scores - top).astype(qkv.dtype))
     rows = jnp.concatenate([value, jnp.ones_like(value[:, :, :1])], 2)
-    sums = jnp.einsum("bhdk,bhkq->bhdq", rows, weights, preferred_element_type=jnp.float32)
+    sums = jnp.einsum("bhdk,bhkq->bhdq", rows, weights, preferred_element_type=accumulator(query.dtype))
     out = (sums[:, :, :-1] / sums[:, :, -1:]).astype(qkv.dtype)
     return _join(out), top + jnp.log(sums[:, :, -1:])
 
@@ -75,7 +76,7 @@ def _chunk_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
 def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
     """Float32 scores (B, heads, T of keys, T of queries)."""
     query = query * jnp.asarray(query.shape[2] ** -0.5, query.dtype)
-    return jnp.einsum("bhdk,bhdq->bhkq", key, query, preferred_element_type=jnp.float32)
+    return jnp.einsum("bhdk,bhdq->bhkq", key, query, preferred_element_type=accumulator(query.dtype))
 
 
 def _backward(heads: int, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
@@ -91,12 +92,12 @@ def _chunk_backward(
     """Cotangent of qkv; the softmax is computed again, which costs less than reading it from memory."""
     query, key, value = lax.optimization_barrier(tuple(_split(qkv, 3, heads)))
     split = _split(jnp.concatenate([out, cotangent], -1), 2, heads)
-    mixed = (split[0].astype(jnp.float32) * split[1]).sum(2, keepdims=True)
+    mixed = (split[0].astype(accumulator(qkv.dtype)) * split[1]).sum(2, keepdims=True)
     cotangent, mixed = lax.optimization_barrier((split[1], mixed))
     scores = lax.optimization_barrier(_scores(query, key))
     weights = lax.optimization_barrier(jnp.exp(scores - levels).astype(qkv.dtype))
     of_weights = lax.optimization_barrier(
-        jnp.einsum("bhdk,bhdq->bhkq", value, cotangent, preferred_element_type=jnp.float32)
+        jnp.einsum("bhdk,bhdq->bhkq", value, cotangent, preferred_element_type=accumulator(query.dtype))
     )
     of_scores = lax.optimization_barrier((weights * (of_weights - mixed)).astype(qkv.dtype))
     of_value = jnp.einsum("bhdq,bhkq->bhdk", cotangent, weights)

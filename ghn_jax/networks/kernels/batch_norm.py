@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.platform import on_cpu
+from ghn_jax.networks.kernels.precision import accumulator
 from ghn_jax.networks.kernels.reductions import channel_sums
 
 Triple = tuple[jax.Array, jax.Array, jax.Array]
@@ -21,8 +22,8 @@ def batch_norm(
     """Normalises x (B, H, W, C) over all but C; scale and bias (C,).
 
     Returns:
-      The result in the type of x, the batch's mean and its biased variance, float32 (C,). The statistics carry no
-      gradient.
+      The result in the type of x, the batch's mean and its biased variance (C,), at least float32. The statistics carry
+      no gradient.
     """
     return (_fast if on_cpu() else plain_batch_norm)(x, scale, bias, epsilon)
 
@@ -31,7 +32,7 @@ def plain_batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`batch_norm` as the textbook writes it."""
-    wide = x.astype(jnp.float32)
+    wide = x.astype(accumulator(x.dtype))
     axes = tuple(range(x.ndim - 1))
     mean = wide.mean(axes)
     var = jnp.square(wide - _rows(mean, x)).mean(axes)
@@ -53,7 +54,7 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) ->
     count = x.size // x.shape[-1]
     # Both passes read x: without the barrier XLA may compute it twice.
     x = jax.lax.optimization_barrier(x)
-    wide = x.astype(jnp.float32)
+    wide = x.astype(accumulator(x.dtype))
     # Sums around one pixel's values: one pass, and no cancellation where the mean is far from zero.
     pivot = wide[(0,) * (x.ndim - 1)]
     centred = wide - _rows(pivot, x)
@@ -70,10 +71,10 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) ->
 def _backward(epsilon: float, residuals: Residuals, cotangents: Triple) -> Triple:
     x, scale, mean, inverse = residuals
     count = x.size // x.shape[-1]
-    cotangent = jax.lax.optimization_barrier(cotangents[0]).astype(jnp.float32)
-    wide = x.astype(jnp.float32) - _rows(mean, x)
-    of_bias, of_scale = channel_sums(cotangent, cotangent * wide)
-    of_scale = of_scale * inverse
+    cotangent = jax.lax.optimization_barrier(cotangents[0]).astype(accumulator(x.dtype))
+    wide = x.astype(accumulator(x.dtype)) - _rows(mean, x)
+    of_bias = cotangent.reshape(-1, x.shape[-1]).sum(0)
+    of_scale = channel_sums(cotangent * wide)[0] * inverse
     factor = scale * inverse
     # dx = factor * (dy - mean(dy) - normal * mean(dy * normal)), as dy * a + x * b + c
     slope = -factor * inverse * of_scale / count

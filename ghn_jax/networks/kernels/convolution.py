@@ -128,8 +128,7 @@ def _backward(strides: Pair, relu: bool, residuals: Residuals, cotangent: jax.Ar
         of_kernel = small_images.kernel_gradient(active, cotangent, kernel)
     elif strides == (1, 1):
         of_x = _native(cotangent, _transposed(kernel), strides)
-        _, pull = jax.vjp(lambda kernel: _native(active, kernel, strides), kernel)
-        (of_kernel,) = pull(cotangent)
+        of_kernel = _native_kernel_gradient(active, cotangent, kernel)
     else:
         of_x = _strided_input_gradient(cotangent, kernel, x.shape, strides)
         of_kernel = _taps_gradient(active, cotangent, kernel, strides)
@@ -144,6 +143,15 @@ _fast.defvjp(_forward, _backward)
 def _transposed(kernel: jax.Array) -> jax.Array:
     """Kernel of the convolution that carries cotangents back."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def _native_kernel_gradient(x: jax.Array, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The kernel's gradient at stride 1, of images that lie on their side if the kernel is higher than wide."""
+    if kernel.shape[0] > kernel.shape[1]:
+        turned = (array.swapaxes(first, first + 1) for array, first in ((x, 1), (cotangent, 1), (kernel, 0)))
+        return _native_kernel_gradient(*turned).swapaxes(0, 1)
+    _, pull = jax.vjp(lambda kernel: _native(x, kernel, (1, 1)), kernel)
+    return pull(cotangent)[0]
 
 
 def _pixels_times(x: jax.Array, matrix: jax.Array) -> jax.Array:

@@ -1,13 +1,13 @@
 """Depthwise convolutions as shifted multiply-adds, which XLA fuses into one loop over the channels."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ghn_jax.networks.kernels.reductions import PARTS
+from ghn_jax.networks.kernels.precision import accumulator
+from ghn_jax.networks.kernels.reductions import parts
 
 Residuals = tuple[jax.Array, jax.Array]
 
@@ -48,9 +48,10 @@ def _taps(kernel: jax.Array) -> list[tuple[int, int]]:
 def _forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, relu: bool) -> tuple[jax.Array, Residuals]:
     padded = _padded(x, kernel, dilation, relu)
     shape = (x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride))
-    out = jnp.zeros((), jnp.float32)
+    wide = accumulator(x.dtype)
+    out = jnp.zeros((), wide)
     for i, j in _taps(kernel):
-        tap = kernel[i, j].astype(jnp.float32).reshape(1, 1, 1, -1)
+        tap = kernel[i, j].astype(wide).reshape(1, 1, 1, -1)
         out = out + _window(padded, i * dilation, j * dilation, shape, stride) * tap
     return out.astype(x.dtype), (x, kernel)
 
@@ -71,16 +72,17 @@ def _backward(stride: int, dilation: int, relu: bool, residuals: Residuals, cota
 def _kernel_gradient(
     padded: jax.Array, kernel: jax.Array, cotangent: jax.Array, stride: int, dilation: int
 ) -> jax.Array:
-    """Sums over images eight at a time, elementwise, and leaves a small rest to XLA's reduction."""
-    count = math.gcd(PARTS, padded.shape[0])
+    """Sums over some images elementwise, see `reductions`, and leaves the rest to XLA's reduction."""
+    wide = accumulator(padded.dtype)
     shape = cotangent.shape
+    count = parts(shape)
     images = padded.reshape(count, -1, *padded.shape[1:])
     wanted = cotangent.reshape(count, -1, *shape[1:])
     sums = []
     for i, j in _taps(kernel):
-        total = jnp.zeros((), jnp.float32)
+        total = jnp.zeros((), wide)
         for index in range(count):
-            window = _window(images[index], i * dilation, j * dilation, shape, stride).astype(jnp.float32)
+            window = _window(images[index], i * dilation, j * dilation, shape, stride).astype(wide)
             total = total + window * wanted[index]
         sums.append(total)
     sums = lax.optimization_barrier(sums)

@@ -1,27 +1,42 @@
 """Sums over all axes but the last.
 
-XLA's CPU reduction over leading axes runs at a quarter of the memory's speed. Adding eight slices first, which is
-elementwise work, leaves it an eighth of the data.
+XLA's CPU reduction over leading axes runs at a quarter of the memory's speed. Adding a few slices first, which is
+elementwise work, leaves it a part of the data. That part must stay above a size: smaller reductions are not handed to
+the vectorised library, and XLA then fuses them with the elementwise work, which is ten times slower (jax 0.10; the
+gradient of a 5 x 5 depthwise kernel at 64 x 11 x 11 x 32: 5.9 ms against 0.8, of which optimisation barriers change
+nothing).
 """
 
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-PARTS = 8
+from ghn_jax.networks.kernels.precision import accumulator
+
+MOST_PARTS = 8
+
+SMALLEST_REDUCTION = 2**15
+"""Elements from which on XLA reduces with its vectorised library."""
+
+
+def parts(shape: tuple[int, ...]) -> int:
+    """How many slices of an array (B, .., C) to add before XLA's reduction; divides B."""
+    count = math.gcd(MOST_PARTS, shape[0])
+    while count > 2 and math.prod(shape) // count < SMALLEST_REDUCTION:
+        count //= 2
+    return count
 
 
 def channel_sums(*terms: jax.Array) -> list[jax.Array]:
-    """For each term (B, .., C) its float32 sum (C,); terms that are computed elementwise are never stored."""
-    count = math.gcd(PARTS, terms[0].shape[0])
+    """For each term (B, .., C) its sum (C,) in at least float32; elementwise terms are never stored."""
+    count = parts(terms[0].shape)
     width = terms[0].shape[-1]
     partial = []
     for term in terms:
-        parts = term.astype(jnp.float32).reshape(count, -1, width)
-        total = parts[0]
+        slices = term.astype(accumulator(term.dtype)).reshape(count, -1, width)
+        total = slices[0]
         for index in range(1, count):
-            total = total + parts[index]
+            total = total + slices[index]
         partial.append(total)
     return [part.sum(0) for part in lax.optimization_barrier(partial)]
