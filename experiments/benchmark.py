@@ -15,7 +15,7 @@ import tyro
 class Options:
     """Command line of the benchmarks."""
 
-    name: tyro.conf.Positional[Literal["sampling", "predict", "networks", "step"]]
+    name: tyro.conf.Positional[Literal["sampling", "predict", "networks", "kernels", "step"]]
     """What to time."""
     json: bool = False
     """Print the figures once more as one JSON object on the last line."""

@@ -18,21 +18,23 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it reads back
 
 import dataclasses
+import hashlib
 import pathlib
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 import tyro
 
 from ghn_jax.images import eval_batches, load_images, train_batches
 from ghn_jax.networks.runner import Runner
 from ghn_jax.training.architectures import evaluation_architectures
-from ghn_jax.training.config import ArchitectureConfig, Task
+from ghn_jax.training.config import ArchitectureConfig, Task, to_json
 from ghn_jax.training.evaluation import Evaluator, Protocol
 from ghn_jax.training.pictures import histogram_picture
 from ghn_jax.training.process import use_compilation_cache
-from ghn_jax.training.score_table import score_all, summary_table
+from ghn_jax.training.score_table import claim_folder, score_all, summary_table
 from ghn_jax.training.trained import load_trained
 
 
@@ -88,9 +90,20 @@ class Options:
         return self.out or pathlib.Path("runs") / "eval" / "-".join(parts)
 
 
+def question(options: Options, variables: Any) -> dict[str, Any]:
+    """What scores depend on: options, and a digest of the hypernetwork's weights."""
+    free = ("architectures", "out", "compilation_cache", "data_dir")
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    asked = {name: value for name, value in to_json(options).items() if name not in free}
+    return {**asked, "weights": digest.hexdigest()[:16]}
+
+
 def evaluate(options: Options) -> str:
     """Scores everything that is not yet in the results, and returns the table."""
     trained = load_trained(options.ghn)
+    claim_folder(options.folder, question(options, trained.variables))
     images = load_images(options.dataset, options.image_size, options.data_dir)
     noise = options.seed if options.noise else None
     training = ()

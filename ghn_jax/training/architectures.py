@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from ghn_jax.deepnets import (
@@ -17,16 +18,19 @@ from ghn_jax.deepnets import (
     draw_width,
     in_background,
     network_graph,
+    resnet50_graph,
 )
+from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE
 from ghn_jax.graphs import ArchGraph
+from ghn_jax.networks import zoo
 from ghn_jax.training.config import ArchitectureConfig, Task
 from ghn_jax.training.demo_space import DemoStream
 
 DEMO = "demo"
 PREDEFINED = "predefined"
 
-Named = tuple[int, NetworkArgs, ArchGraph]
-"""Number within its list, arguments and graph."""
+Named = tuple[int, NetworkArgs | nn.Module, ArchGraph]
+"""Number within its list, arguments (or the model itself, if it has no cells) and graph."""
 
 _VALIDATION_OFFSET = 1_000_000
 """Positions of the demo's held-out space that validate; those from 0 test."""
@@ -73,15 +77,21 @@ def training_stream(config: ArchitectureConfig, task: Task, seed: int, position:
 def evaluation_architectures(config: ArchitectureConfig, task: Task, split: str, count: int) -> Iterator[Named]:
     """The first `count` architectures of an evaluation split; those of the demo are its held-out ones.
 
-    With an `architecture_file` they come from it, at the width that it gives them. ``predefined`` is the ViT alone:
-    ResNet-50 is no network of cells, so that the runner cannot run it.
+    With an `architecture_file` they come from it, at the width that it gives them. ``predefined`` is ResNet-50, which
+    has no cells and comes as a model of the zoo, and the ViT.
 
     Raises:
       ValueError: for an unknown split or a missing file.
     """
     if split == PREDEFINED:
+        small = task.image_size <= LARGE_IMAGE_ABOVE
+        resnet = zoo.create("resnet50", task.num_classes, small_images=small)
         args = VIT.replace(num_classes=task.num_classes, image_size=task.image_size)
-        yield 1, args, network_graph(args, "predefined/ViT")
+        both = (
+            (0, resnet, resnet50_graph(task.num_classes, task.image_size, "predefined/ResNet-50")),
+            (1, args, network_graph(args, "predefined/ViT")),
+        )
+        yield from both[:count]
         return
     if config.architecture_file is not None:
         reader = _reader(config.architecture_file, split, *task)

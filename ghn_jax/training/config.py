@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, Literal, NamedTuple
 
 from ghn_jax.hypernet import GHNConfig
+from ghn_jax.hypernet.files import replaced_atomically
 from ghn_jax.training.optimisation import OptimiserConfig
 
 Preset = Literal["ghn2", "ghn1", "mlp", "demo"]
@@ -30,6 +31,7 @@ class ImageConfig:
       data_dir: folder of prepared tensorflow-datasets sets; default ~/tensorflow_datasets.
       image_size: height and width to resize to; default: the set's own.
       batch_size: images B, shared by all networks of a meta-batch.
+      images_per_class: train on so many images of each class only (few-shot), drawn with the run's seed; default: all.
       image_workers: decoding processes of sets that do not fit in memory; default: one per core.
     """
 
@@ -37,6 +39,7 @@ class ImageConfig:
     data_dir: str | None = None
     image_size: int | None = None
     batch_size: int = 64
+    images_per_class: int | None = None
     image_workers: int | None = None
 
 
@@ -187,8 +190,8 @@ def to_json(config: Any) -> Any:
 
 def save_config(config: TrainConfig, folder: pathlib.Path) -> None:
     """Writes the resolved configuration beside the checkpoints."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(to_json(config), indent=1) + "\n")
+    with replaced_atomically(folder / CONFIG_FILE) as new:
+        new.write_text(json.dumps(to_json(config), indent=1) + "\n")
 
 
 def load_config(folder: pathlib.Path) -> TrainConfig:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -18,6 +19,7 @@ from ghn_jax.networks import network_plan
 from ghn_jax.networks.runner import Runner
 from ghn_jax.training.bn_statistics import estimate_statistics, forward_with_statistics
 from ghn_jax.training.initialisation import he_initialisation
+from ghn_jax.training.whole_models import model_logits
 
 Protocol = Literal["batch", "reestimated"]
 """Batch normalisation by the statistics of the test batch, or by those re-estimated over training batches."""
@@ -75,7 +77,7 @@ class Evaluator:
         if not self.batches:
             raise ValueError("evaluation needs at least one batch of test images; lower the batch size")
 
-    def score(self, number: int, args: NetworkArgs, graph: ArchGraph) -> Score:
+    def score(self, number: int, args: NetworkArgs | nn.Module, graph: ArchGraph) -> Score:
         """Score of one architecture; `number` picks its random initialisation."""
         predict_params(self.ghn, self.variables, [graph])  # compiles what is new, so that the time below is that of use
         start = time.perf_counter()
@@ -88,13 +90,13 @@ class Evaluator:
             he = self._accuracy(args, he_initialisation(graph, key))
         return Score(graph.name, graph.num_nodes, graph.num_params, top1, top5, *he, seconds)
 
-    def scores(self, architectures: Iterable[tuple[int, NetworkArgs, ArchGraph]]) -> Iterator[Score]:
+    def scores(self, architectures: Iterable[tuple[int, NetworkArgs | nn.Module, ArchGraph]]) -> Iterator[Score]:
         """Scores in order; layers of the next architecture are compiled meanwhile."""
         shape = self.batches[0][0].shape
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for item in architectures:
-                if self.protocol == "batch":
+                if self.protocol == "batch" and isinstance(item[1], NetworkArgs):
                     pool.submit(self.runner.warm, [network_plan(item[1])], shape, backward=False, train=False)
                 if waiting is not None:
                     yield self.score(*waiting)
@@ -102,8 +104,11 @@ class Evaluator:
             if waiting is not None:
                 yield self.score(*waiting)
 
-    def _accuracy(self, args: NetworkArgs, params: Mapping[Path, jax.Array]) -> TopK:
-        if self.protocol == "batch":
+    def _accuracy(self, args: NetworkArgs | nn.Module, params: Mapping[Path, jax.Array]) -> TopK:
+        if isinstance(args, nn.Module):
+            training = self.training_images if self.protocol == "reestimated" else ()
+            logits = model_logits(args, params, [images for images, _ in self.batches], training)
+        elif self.protocol == "batch":
             plan = network_plan(args)
             logits = [self.runner.forward(plan, params, images) for images, _ in self.batches]
         else:

@@ -9,7 +9,11 @@ import numpy as np
 from flax import traverse_util
 
 from ghn_jax.deepnets import MetaBatch
+from ghn_jax.hypernet.files import replaced_atomically
 from ghn_jax.training.step import StepReport
+
+MOST_WRITTEN = 20
+"""Failures of one process that are written down; later ones are only counted."""
 
 FIRST_JUDGED = 20
 """Updates before the share of skipped ones is judged."""
@@ -24,11 +28,16 @@ def record_failure(
 ) -> pathlib.Path:
     """Writes ``failures/step-N.json`` (architectures, their losses, keys) and the GHN's weights beside it.
 
+    After `MOST_WRITTEN` of them it returns the last one's path: each holds the weights, and a disk is not endless.
+
     To repeat the step: build `deepnets.NetworkArgs.from_json` of every architecture, predict with the weights of
     the ``.npz``, and run them on training batch `step` of `seed` with the key ``fold_in(key(seed), step)``.
     """
     folder = folder / "failures"
     folder.mkdir(parents=True, exist_ok=True)
+    there = sorted(folder.glob(f"step-*-process-{jax.process_index()}.json"), key=lambda path: path.stat().st_mtime)
+    if len(there) >= MOST_WRITTEN:
+        return there[-1]
     path = folder / f"step-{step}-process-{jax.process_index()}.json"
     weights: dict[str, Any] = {
         "/".join(names): np.asarray(leaf) for names, leaf in traverse_util.flatten_dict(params).items()
@@ -53,7 +62,8 @@ def record_failure(
         "networks": nets,
         "weights": path.with_suffix(".npz").name,
     }
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    with replaced_atomically(path) as new:
+        new.write_text(json.dumps(data, indent=1) + "\n")
     return path
 
 

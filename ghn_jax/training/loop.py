@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.hypernet import GHN, init_ghn, save_file
-from ghn_jax.images import ImageSet, ImageStream, load_images, train_batches
+from ghn_jax.images import ImageSet, ImageStream, few_shot, load_images, train_batches
 from ghn_jax.training import devices
 from ghn_jax.training.ahead import CompiledAhead
 from ghn_jax.training.architectures import training_stream
@@ -47,6 +47,11 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
     """Loads the images and fills in what depends on them: number of classes and image size."""
     wanted = config.images
     images = load_images(wanted.dataset, wanted.image_size, wanted.data_dir, wanted.image_workers)
+    if wanted.images_per_class is not None:
+        if not isinstance(images, ImageSet):
+            raise ValueError(f"--images-per-class needs a set that fits in memory; {wanted.dataset!r} is streamed")
+        few = few_shot(images.train, wanted.images_per_class, config.run.seed)
+        images = dataclasses.replace(images, train=few)
     return dataclasses.replace(
         config,
         images=dataclasses.replace(wanted, image_size=images.image_size),

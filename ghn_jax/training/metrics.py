@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from ghn_jax.hypernet.files import replaced_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,9 +26,8 @@ class MetricWriter:
         path = folder / METRICS_FILE
         if path.exists():
             kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] < first_step]
-            temporary = path.with_suffix(".new")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            os.replace(temporary, path)
+            with replaced_atomically(path) as new:
+                new.write_text("".join(line + "\n" for line in kept))
         self._file = path.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 

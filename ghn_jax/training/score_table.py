@@ -4,9 +4,11 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from ghn_jax.hypernet.files import replaced_atomically
 from ghn_jax.training.architectures import Named
 from ghn_jax.training.evaluation import Evaluator, Score
 from ghn_jax.training.metrics import Progress
@@ -56,6 +58,23 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
     return [there[graph.name] for _, _, graph in architectures]
 
 
+def claim_folder(folder: pathlib.Path, question: dict[str, Any]) -> None:
+    """Notes in a folder of scores what they answer.
+
+    Raises:
+      ValueError: if the folder holds scores of another question; names the differences.
+    """
+    path = folder / "question.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        pairs = [(name, there.get(name), value) for name, value in question.items()]
+        changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new]
+        if changed:
+            raise ValueError(f"{folder} holds other scores ({'; '.join(changed)}): choose another --out, or remove it")
+    with replaced_atomically(path) as new:
+        new.write_text(json.dumps(question, indent=1) + "\n")
+
+
 def append_score(path: pathlib.Path, score: Score) -> None:
     """One JSON line more."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +93,8 @@ def read_scores(path: pathlib.Path) -> list[Score]:
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        path.write_text(whole)
+        with replaced_atomically(path) as new:
+            new.write_text(whole)
     try:
         return [Score(**json.loads(line)) for line in whole.splitlines()]
     except (TypeError, json.JSONDecodeError) as error:

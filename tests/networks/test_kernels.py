@@ -10,7 +10,8 @@ from ghn_jax.networks.kernels.batch_norm import batch_norm, plain_batch_norm
 from ghn_jax.networks.kernels.convolution import convolution, plain_convolution
 from ghn_jax.networks.kernels.platform import compiling_for, on_cpu
 from ghn_jax.networks.kernels.pooling import max_pool, plain_max_pool
-from ghn_jax.networks.kernels.reductions import channel_sums
+from ghn_jax.networks.kernels.reductions import channel_sums, parts
+from ghn_jax.networks.kernels.tokens import gelu, layer_norm, linear, plain_layer_norm
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 
@@ -56,6 +57,7 @@ def check(fast, plain, shapes, dtype="float32", round_to=None):
         (4, (5, 5), (2, 2), True),
         (7, (1, 7), (1, 2), True),
         (7, (7, 1), (2, 1), False),
+        (7, (7, 1), (1, 1), True),
         (4, (1, 7), (1, 1), True),
     ],
 )
@@ -151,12 +153,34 @@ def test_batch_norm_far_from_zero():
     np.testing.assert_allclose(var, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("batch", [1, 6, 8, 16])
-def test_channel_sums(batch):
-    x = jnp.asarray(np.random.default_rng(3).normal(size=(batch, 2, 3, 4)), jnp.float32)
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [((1, 2, 3, 4), 1), ((6, 2, 3, 4), 2), ((8, 2, 3, 4), 2), ((8, 32, 32, 16), 4), ((16, 64, 64, 8), 8)],
+)
+def test_channel_sums(shape, count):
+    assert parts(shape) == count
+    x = jnp.asarray(np.random.default_rng(3).normal(size=shape), jnp.float32)
     first, second = channel_sums(x, x * x)
-    np.testing.assert_allclose(first, x.sum((0, 1, 2)), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(second, (x * x).sum((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(first, np.asarray(x, np.float64).sum((0, 1, 2)), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(second, np.square(x, dtype=np.float64).sum((0, 1, 2)), rtol=1e-5)
+
+
+def test_depthwise_gradient_of_many_images():
+    """More than two slices are added before XLA's reduction."""
+    assert parts((16, 16, 16, 32)) == 4
+    check(
+        lambda x, k: convolution(x, k, groups=32),
+        lambda x, k: plain_convolution(x, k, (1, 1), ((1, 1), (1, 1)), groups=32),
+        [(16, 16, 16, 32), (3, 3, 1, 32)],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_of_tokens(dtype):
+    shapes = [(3, 5, 8), (8,), (8,)]
+    check(lambda x, s, b: layer_norm(x, s, b, 1e-5), lambda x, s, b: plain_layer_norm(x, s, b, 1e-5), shapes, dtype)
+    check(linear, lambda x, kernel, bias: x @ kernel + bias, [(3, 5, 8), (8, 6), (1, 1, 6)], dtype)
+    check(gelu, lambda x: jax.nn.gelu(x, approximate=False), [(3, 5, 8)], dtype)
 
 
 def test_plain_formulations_outside_the_runner():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from parity_data import PARITY, needs_parity
 
+from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.deepnets.sampler import sample_args
+from ghn_jax.networks import zoo
 from ghn_jax.training.architectures import evaluation_architectures, training_stream
 from ghn_jax.training.config import ArchitectureConfig, Task
 from ghn_jax.training.demo_space import DemoStream, is_test, simplified
@@ -24,8 +26,11 @@ def genotypes(batches) -> list[str]:
 def test_the_demo_never_trains_on_what_it_tests() -> None:
     stream = training_stream(DEMO, TASK, seed=0, position=0)
     trained = set(genotypes(next(stream) for _ in range(100)))
-    tested = [args for _, args, _ in evaluation_architectures(DEMO, TASK, "test", 50)]
-    validated = [args for _, args, _ in evaluation_architectures(DEMO, TASK, "val", 10)]
+    tested, validated = (
+        [args for _, args, _ in evaluation_architectures(DEMO, TASK, split, count) if isinstance(args, NetworkArgs)]
+        for split, count in (("test", 50), ("val", 10))
+    )
+    assert (len(tested), len(validated)) == (50, 10)
     assert all(is_test(args) for args in (*tested, *validated))
     assert trained.isdisjoint(str(args.replace(fc_dim=64)) for args in (*tested, *validated))
     assert len(trained) > 150
@@ -89,10 +94,15 @@ def test_architectures_of_the_releases_files() -> None:
         training_stream(missing, Task(10, 32), seed=0, position=0)
 
 
-def test_predefined_is_the_vision_transformer() -> None:
-    ((_, args, graph),) = evaluation_architectures(ArchitectureConfig(), Task(10, 32), "predefined", 500)
-    assert args.is_transformer
-    assert graph.name == "predefined/ViT"
+def test_predefined_are_resnet_50_and_the_vision_transformer() -> None:
+    both = list(evaluation_architectures(ArchitectureConfig(), Task(10, 32), "predefined", 500))
+    (_, resnet, _), (_, vit, _) = both
+    assert resnet == zoo.create("resnet50", 10, small_images=True)
+    assert isinstance(vit, NetworkArgs)
+    assert vit.is_transformer
+    assert [graph.name for _, _, graph in both] == ["predefined/ResNet-50", "predefined/ViT"]
+    (only,) = evaluation_architectures(ArchitectureConfig(), Task(1000, 224), "predefined", 1)
+    assert only[1] == zoo.create("resnet50", 1000)
 
 
 def test_unknown_splits_are_named() -> None:

@@ -9,12 +9,15 @@ import pytest
 from flax import traverse_util
 from tiny_networks import images_and_labels, tiny_batch, tiny_ghn
 
+from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import predict_params
 from ghn_jax.networks import TargetNetwork, network_plan
 from ghn_jax.networks.runner import Runner
+from ghn_jax.networks.zoo.resnet import ResNet
 from ghn_jax.training.bn_statistics import estimate_statistics, forward_with_statistics
 from ghn_jax.training.evaluation import Evaluator, Score, top_k
-from ghn_jax.training.score_table import append_score, read_scores, score_all, summary_table
+from ghn_jax.training.score_table import append_score, claim_folder, read_scores, score_all, summary_table
+from ghn_jax.training.whole_models import model_logits
 
 
 def make_evaluator(**options) -> Evaluator:
@@ -130,6 +133,29 @@ def test_scores_are_appended_and_a_line_cut_short_is_dropped(tmp_path: pathlib.P
     path.write_text('{"other": 1}\n')
     with pytest.raises(ValueError, match="no file of scores"):
         read_scores(path)
+
+
+def test_scores_of_different_questions_are_not_mixed(tmp_path: pathlib.Path) -> None:
+    claim_folder(tmp_path, {"images": 64, "weights": "a"})
+    claim_folder(tmp_path, {"images": 64, "weights": "a"})
+    with pytest.raises(ValueError, match="images was 64, now 32"):
+        claim_folder(tmp_path, {"images": 32, "weights": "a"})
+
+
+def test_a_model_without_cells_is_scored_by_both_protocols() -> None:
+    model = ResNet((1, 1), num_classes=10, small_images=True, bottleneck=False)
+    images, labels = images_and_labels(16)
+    graph = trace(model, images.shape[1:])
+    variables: Any = model.init(jax.random.key(0), images)
+    params: Any = traverse_util.flatten_dict(variables["params"])
+    expected, _ = model.apply(variables, images, True, mutable=["batch_stats"])
+    (logits,) = model_logits(model, params, [images], ())
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    (same,) = model_logits(model, params, [images], [images, images])
+    np.testing.assert_allclose(same, expected, rtol=1e-3, atol=1e-4)
+    for options in ({}, {"protocol": "reestimated", "training_images": (images,)}):
+        assert 0 <= make_evaluator(**options).score(0, model, graph).top1 <= 1
+    assert labels.shape == (16,)
 
 
 def test_an_evaluation_goes_on_where_it_stopped(tmp_path: pathlib.Path) -> None:

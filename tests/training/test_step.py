@@ -16,7 +16,7 @@ from ghn_jax.deepnets import NetworkArgs, network_graph
 from ghn_jax.hypernet import predict_params
 from ghn_jax.networks import TargetNetwork
 from ghn_jax.training import devices
-from ghn_jax.training.failures import TooManySkippedError, judge, record_failure
+from ghn_jax.training.failures import MOST_WRITTEN, TooManySkippedError, judge, record_failure
 from ghn_jax.training.initialisation import he_initialisation
 from ghn_jax.training.optimisation import OptimiserConfig, initial_state
 from ghn_jax.training.step import MetaStep
@@ -127,6 +127,10 @@ def test_a_step_that_is_not_finite_is_left_out_and_written_down(tmp_path: pathli
     with np.load(path.with_name(data["weights"])) as archive:
         flat = traverse_util.flatten_dict(before)
         assert {tuple(name.split("/")) for name in archive.files} == set(flat)
+    for number in range(100, 100 + MOST_WRITTEN):
+        last = record_failure(tmp_path, number, new.params, tiny_batch(), report, seed=3)
+    assert len(list(path.parent.iterdir())) == 2 * MOST_WRITTEN
+    assert last == path.with_name(f"step-{98 + MOST_WRITTEN}-process-0.json")
     judge(1, 19, 0.0, path)
     judge(1, 20, 0.05, path)
     with pytest.raises(TooManySkippedError, match=rf"2 of 20 .* {path}"):

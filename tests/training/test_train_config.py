@@ -3,11 +3,14 @@
 import dataclasses
 import pathlib
 
+import numpy as np
 import pytest
 
 from ghn_jax.hypernet import GHNConfig
+from ghn_jax.images import ImageSet
 from ghn_jax.training.command_line import parse_config
 from ghn_jax.training.config import PRESETS, TrainConfig, check_resumable, load_config, save_config
+from ghn_jax.training.loop import resolve
 
 
 def test_the_default_is_ghn_2_of_the_paper() -> None:
@@ -75,6 +78,13 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path: pathlib.Path) -> None:
         check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--hid=16"], ""))
     with pytest.raises(ValueError, match=r"run\.seed was 1, now 2"):
         check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=2"], ""))
+
+
+def test_a_few_images_of_each_class_can_be_trained_on() -> None:
+    options = ["--preset=demo", "--images-per-class=7", "--seed=3"]
+    _, images = resolve(parse_config(options, ""))
+    assert isinstance(images, ImageSet)
+    np.testing.assert_array_equal(np.bincount(images.train.labels), np.full(10, 7))
 
 
 def test_an_unresolved_configuration_has_no_task() -> None:

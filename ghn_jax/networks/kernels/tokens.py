@@ -78,7 +78,7 @@ def _layer_norm_backward(epsilon: float, residuals: Arrays, cotangent: jax.Array
     scaled = wide * scale.reshape(1, 1, -1)
     slope = (scaled * normal).mean(-1, keepdims=True)
     of_x = (scaled - scaled.mean(-1, keepdims=True) - normal * slope) * inverse
-    return of_x.astype(x.dtype), of_scale, of_bias
+    return of_x.astype(x.dtype), of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

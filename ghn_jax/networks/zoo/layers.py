@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+MOMENTUM = 0.9
+"""Share of the old running statistics at an update, where a model does not say otherwise."""
+
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -55,7 +58,7 @@ def conv(
     return layer(x)
 
 
-def batch_norm(x: jax.Array, name: str, train: bool, epsilon: float = 1e-5, momentum: float = 0.9) -> jax.Array:
+def batch_norm(x: jax.Array, name: str, train: bool, epsilon: float = 1e-5, momentum: float = MOMENTUM) -> jax.Array:
     """Batch statistics if `train`, else running ones; `momentum` is the share of the old running statistics.
 
     Variances are computed in two passes: predicted weights make activations whose mean is far above their deviation.
