@@ -12,6 +12,7 @@ from flax import traverse_util
 from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.networks import network_plan
+from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.plan import IMAGES
 
 FlatStats = dict[Path, jax.Array]
@@ -24,7 +25,8 @@ def _layer(layer: nn.Module, train: bool) -> Any:
 
     def run(params: Any, stats: Any, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": stats}
-        output, changed = layer.apply(variables, *inputs, train=train, mutable=["batch_stats"])
+        with compiling_for(jax.default_backend()):
+            output, changed = layer.apply(variables, *inputs, train=train, mutable=["batch_stats"])
         return output, changed.get("batch_stats", {})
 
     return jax.jit(run)

@@ -74,12 +74,12 @@ def test_both_ways_agree(runner, split, index):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["deep", "dense", "wide"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_the_largest_of_fifty_networks_runs(runner, split):
-    """Most cells of ``deep``, most steps of ``dense``, most layer calls at full width of ``wide``."""
+    """Most steps of ``dense``, else most cells; of equal ones most layer calls. At full width."""
 
     def size(args):
-        return args.n_cells if split == "deep" else args.genotype.steps, len(network_plan(args).calls)
+        return args.genotype.steps if split == "dense" else args.n_cells, len(network_plan(args).calls)
 
     args = max((sample_args(split, index)[0] for index in range(50)), key=size)
     params: Any = flatten_dict(

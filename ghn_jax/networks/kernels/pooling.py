@@ -47,20 +47,26 @@ def _max_forward(x: jax.Array, stride: int) -> tuple[jax.Array, Residuals]:
 
 
 def _max_backward(stride: int, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
+    """For each phase of the stride the windows that meet its pixels; the phases are interleaved at the end."""
     place, like = residuals
-    height, width = like.shape[1:]
-    if stride > 1:
-        config = [(0, 0, 0), (0, (height - 1) % stride, stride - 1), (0, (width - 1) % stride, stride - 1), (0, 0, 0)]
-        cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), config)
-        place = lax.pad(place, jnp.int8(-1), config)
-        cotangent, place = lax.optimization_barrier((cotangent, place))
+    batch, height, width, channels = cotangent.shape
     cotangent, place = jnp.pad(cotangent, _PADDING), jnp.pad(place, _PADDING, constant_values=-1)
     zero = jnp.zeros((), cotangent.dtype)
-    total = zero
-    for tap, (i, j) in enumerate(_TAPS):
-        rows, columns = slice(2 - i, 2 - i + height), slice(2 - j, 2 - j + width)
-        total = total + jnp.where(place[:, rows, columns] == tap, cotangent[:, rows, columns], zero)
-    return (total,)
+    phases = []
+    for row_phase in range(stride):
+        for column_phase in range(stride):
+            total = zero
+            for tap, (i, j) in enumerate(_TAPS):
+                # Input row stride * r + phase is tap i of window r + (phase + 1 - i) / stride.
+                down, down_rest = divmod(row_phase + 1 - i, stride)
+                right, right_rest = divmod(column_phase + 1 - j, stride)
+                if down_rest or right_rest:
+                    continue
+                rows, columns = slice(1 + down, 1 + down + height), slice(1 + right, 1 + right + width)
+                total = total + jnp.where(place[:, rows, columns] == tap, cotangent[:, rows, columns], zero)
+            phases.append(total)
+    whole = jnp.stack(phases).reshape(stride, stride, batch, height, width, channels).transpose(2, 3, 0, 4, 1, 5)
+    return (whole.reshape(batch, height * stride, width * stride, channels)[:, : like.shape[1], : like.shape[2]],)
 
 
 _fast_max.defvjp(_max_forward, _max_backward)
