@@ -19,14 +19,12 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it reads back
 
-import json
 import sys
 import time
 
 import jax
 
 from ghn_jax.training.command_line import parse_config
-from ghn_jax.training.config import to_json
 from ghn_jax.training.failures import TooManySkippedError
 from ghn_jax.training.loop import train
 from ghn_jax.training.process import set_up
@@ -38,7 +36,6 @@ def main() -> None:
     config = parse_config(None, __doc__ or "")
     set_up(config.run)
     if jax.process_index() == 0:
-        print(json.dumps(to_json(config)))
         print(f"on {jax.device_count()} devices ({jax.devices()[0].device_kind}), in {config.run_dir}", flush=True)
     try:
         result = train(config)

@@ -56,6 +56,8 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread: the caller's handlers stay
                 self._handlers[number] = signal.signal(number, self._on_signal)
+        if self._progress is not None:
+            self._progress.say("compiling what the first meta-batches need; what was compiled before is read back")
         return self
 
     def __exit__(

@@ -1,6 +1,7 @@
 """The meta-training loop."""
 
 import dataclasses
+import json
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from ghn_jax.training.ahead import CompiledAhead
 from ghn_jax.training.architectures import training_stream
 from ghn_jax.training.bookkeeping import Bookkeeper
 from ghn_jax.training.checkpoints import Checkpoints
-from ghn_jax.training.config import TrainConfig, check_resumable, save_config
+from ghn_jax.training.config import TrainConfig, check_resumable, save_config, to_json
 from ghn_jax.training.optimisation import initial_state
 from ghn_jax.training.step import MetaStep
 from ghn_jax.training.validation import Validator
@@ -85,6 +86,7 @@ def train(config: TrainConfig) -> TrainResult:
         first, position = latest, int(rest["position"])
     if jax.process_index() == 0:
         save_config(config, config.run_dir)
+        print(json.dumps(to_json(config)), flush=True)
     step = MetaStep(ghn, config.optimiser, mesh, params, dtype=jnp.dtype(config.run.dtype), threads=config.run.threads)
     shape = (config.images.batch_size, images.image_size, images.image_size, 3)
     ahead = CompiledAhead(

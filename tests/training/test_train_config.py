@@ -87,6 +87,12 @@ def test_a_few_images_of_each_class_can_be_trained_on() -> None:
     np.testing.assert_array_equal(np.bincount(images.train.labels), np.full(10, 7))
 
 
+def test_a_few_images_of_each_class_need_a_set_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghn_jax.training.loop.load_images", lambda *_: "a stream")
+    with pytest.raises(ValueError, match="needs a set that fits in memory; 'imagenet2012' is streamed"):
+        resolve(parse_config(["--dataset=imagenet2012", "--images-per-class=7"], ""))
+
+
 def test_an_unresolved_configuration_has_no_task() -> None:
     with pytest.raises(ValueError, match="resolve the configuration"):
         _ = TrainConfig().task
