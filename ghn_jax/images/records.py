@@ -3,15 +3,19 @@
 import dataclasses
 import io
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from ghn_jax.images.cache import cached_arrays
 from ghn_jax.images.image_set import ImageSplit
+
+_T = TypeVar("_T")
 
 CHUNK = 2_000
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -72,7 +76,8 @@ class TfdsRecords:
         """Reads the labels of all records of an undecoded data source (once: they are cached under `key`)."""
 
         def read_labels() -> tuple[np.ndarray]:
-            labels = [int(r["label"]) for start in range(0, len(source), CHUNK) for r in _rows(source, start)]
+            starts = _shown(range(0, len(source), CHUNK), f"reading the labels of {len(source):,} images, once")
+            labels = [int(r["label"]) for start in starts for r in _rows(source, start)]
             return (np.array(labels, np.int32),)
 
         return cls(source, *cached_arrays(f"labels {key} {len(source)}", ("labels",), read_labels))
@@ -87,6 +92,13 @@ class TfdsRecords:
 
 def _rows(source: Any, start: int) -> list[dict[str, Any]]:
     return source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
+
+
+def _shown(steps: Iterable[_T], what: str, total: int | None = None) -> Iterable[_T]:
+    """The steps, with a bar on a terminal; elsewhere a line says what is done."""
+    if not sys.stderr.isatty():
+        print(what, flush=True)
+    return tqdm(steps, desc=what, total=total, disable=None, leave=False)
 
 
 def picture(encoded: bytes) -> Image.Image:
@@ -115,5 +127,6 @@ def decode_all(records: Records, image_size: int) -> ImageSplit:
             images[row] = centre_square(picture(encoded), image_size)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(decode, range(0, len(records), CHUNK)))
+        starts = range(0, len(records), CHUNK)
+        list(_shown(pool.map(decode, starts), f"decoding {len(records):,} images", len(starts)))
     return ImageSplit(images, records.labels)
