@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from ghn_jax.networks.kernels.attention import attend
-from ghn_jax.networks.kernels.tokens import gelu, linear
+from ghn_jax.networks.kernels.tokens import linear
 from ghn_jax.networks.norms import LayerNorm
 
 HEADS = 8
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """X (B, T, C) to the same shape."""
         hidden = Linear(x.shape[-1], name="net_0")(x)
-        return Linear(x.shape[-1], name="net_3")(gelu(hidden))
+        return Linear(x.shape[-1], name="net_3")(nn.gelu(hidden, approximate=False))
 
 
 class Linear(nn.Module):

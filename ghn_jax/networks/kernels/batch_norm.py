@@ -52,8 +52,6 @@ def _fast(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tu
 
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Triple, Residuals]:
     count = x.size // x.shape[-1]
-    # Both passes read x: without the barrier XLA may compute it twice.
-    x = jax.lax.optimization_barrier(x)
     wide = x.astype(accumulator(x.dtype))
     # Sums around one pixel's values: one pass, and no cancellation where the mean is far from zero.
     pivot = wide[(0,) * (x.ndim - 1)]
@@ -71,8 +69,9 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) ->
 def _backward(epsilon: float, residuals: Residuals, cotangents: Triple) -> Triple:
     x, scale, mean, inverse = residuals
     count = x.size // x.shape[-1]
-    cotangent = jax.lax.optimization_barrier(cotangents[0]).astype(accumulator(x.dtype))
+    cotangent = cotangents[0].astype(accumulator(x.dtype))
     wide = x.astype(accumulator(x.dtype)) - _rows(mean, x)
+    # A plain reduction: XLA does not fuse into it, so that a cotangent that is itself computed is computed once.
     of_bias = cotangent.reshape(-1, x.shape[-1]).sum(0)
     of_scale = channel_sums(cotangent * wide)[0] * inverse
     factor = scale * inverse

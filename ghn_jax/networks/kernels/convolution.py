@@ -1,13 +1,15 @@
 """Convolutions of target networks; on CPU, with formulations chosen by shape.
 
 XLA's CPU convolution (Eigen's) reaches the machine's matrix-product speed at stride 1, both for the result and for the
-input's gradient. What it does badly is replaced here (figures: 64 images, one core, native against ours):
+input's gradient. What it does badly is replaced here (forward and backward against XLA's own, 64 images, two cores:
+`python experiments/benchmark.py kernels`, the range of four runs):
 
-- kernel larger than the image (7 x 7 at 4 x 4 x 128: 290 ms against 12): one matrix product with the kernel unrolled
-  over all pairs of pixels, or XLA's convolution of the explicitly padded input where that matrix would be large;
-- gradients of strided convolutions (5 x 5 at 8 x 8 x 128, input: 724 ms against 36): matrix products by taps;
-- 1 x 1 (DESIGN: 130 ms against 12): a matrix product;
-- depthwise: see `depthwise`.
+- kernel larger than the image (7 x 7 at 4 x 4 x 128: 11 to 16 times as fast): one matrix product with the kernel
+  unrolled over all pairs of pixels, or XLA's convolution of the explicitly padded input where that matrix would be large;
+- gradients of strided convolutions (5 x 5 at 8 x 8 x 128: 4 to 6): matrix products by taps;
+- 1 x 1 (1.2 to 2.3): a matrix product;
+- kernels that are higher than wide (7 x 1: 1.1 to 1.2): the kernel's gradient is that of images on their side;
+- depthwise (7 to 12): see `depthwise`.
 """
 
 import functools
@@ -171,8 +173,6 @@ def _taps_gradient(x: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride
     """The kernel's gradient, one matrix product for each tap."""
     rows, columns = kernel.shape[:2]
     padded = jnp.pad(x, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
-    if (rows, columns) != (1, 1):
-        padded = lax.optimization_barrier(padded)
     height, width = ((size - 1) * stride + 1 for size, stride in zip(cotangent.shape[1:3], strides, strict=True))
     flat = cotangent.reshape(-1, cotangent.shape[-1])
     taps = [
@@ -190,7 +190,7 @@ def _strided_input_gradient(
     rows, columns, width, features = kernel.shape
     batch, height, length, _ = cotangent.shape
     spread = cotangent.reshape(-1, features) @ kernel.reshape(-1, features).T
-    taps = lax.optimization_barrier(spread.reshape(batch, height, length, rows, columns, width))
+    taps = spread.reshape(batch, height, length, rows, columns, width)
     # Padded rows, counted by phases: row = stride * index + phase.
     depth = [-(-(shape[axis + 1] + 2 * (kernel.shape[axis] // 2)) // strides[axis]) for axis in (0, 1)]
     phases = []

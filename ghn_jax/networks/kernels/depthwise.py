@@ -62,7 +62,7 @@ def _backward(stride: int, dilation: int, relu: bool, residuals: Residuals, cota
     if stride > 1:
         low, _, high = zip(*((0, 0, (size - 1) % stride) for size in x.shape[1:3]), strict=True)
         config = ((0, 0, 0), (low[0], high[0], stride - 1), (low[1], high[1], stride - 1), (0, 0, 0))
-        cotangent = lax.optimization_barrier(lax.pad(cotangent, jnp.zeros((), cotangent.dtype), config))
+        cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), config)
     of_x = _forward(cotangent, jnp.flip(kernel, (0, 1)), 1, dilation, False)[0]
     if relu:
         of_x = jnp.where(x > 0, of_x, jnp.zeros((), of_x.dtype))
@@ -85,7 +85,6 @@ def _kernel_gradient(
             window = _window(images[index], i * dilation, j * dilation, shape, stride).astype(wide)
             total = total + window * wanted[index]
         sums.append(total)
-    sums = lax.optimization_barrier(sums)
     return jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape).astype(kernel.dtype)
 
 

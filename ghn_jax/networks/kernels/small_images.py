@@ -5,7 +5,6 @@ Of a 7 x 7 kernel on 4 x 4 pixels only a third of the taps ever meets a pixel, a
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 LARGEST_MATRIX = 2**23
 """Weights of the unrolled kernel above which the ordinary convolution of a padded input wins."""
@@ -45,7 +44,7 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, kernel: jax.Array) -> ja
     features = cotangent.shape[-1]
     down, right = _offset(height, kernel.shape[0]), _offset(width, kernel.shape[1])
     pairs = x.reshape(batch, -1).T @ cotangent.reshape(batch, -1)
-    pairs = lax.optimization_barrier(pairs.reshape(height, width, channels, height, width, features))
+    pairs = pairs.reshape(height, width, channels, height, width, features)
     total = jnp.zeros((2 * down + 1, 2 * right + 1, channels, features), pairs.dtype)
     for i in range(height):
         for j in range(width):

@@ -1,11 +1,11 @@
 """Layers of transformer blocks that work on each token by itself, with backward passes of their own on CPU.
 
-Automatic differentiation stores 17 arrays of the tokens' size for one block and writes each weight gradient as a
-product with a copied transpose. Here a layer keeps its input and what is small.
+Automatic differentiation writes each weight gradient as a product with a copied transpose and keeps four arrays of the
+input's size for a norm. Here a layer keeps its input and what is small (`benchmark.py kernels`: the norm 1.6 times as
+fast, the linear layer 1.0 alone; a whole block of width 128 gains 6 %).
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -82,30 +82,3 @@ def _layer_norm_backward(epsilon: float, residuals: Arrays, cotangent: jax.Array
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """Multiplies x by the normal distribution function at x (Hendrycks & Gimpel 2016), not the tanh approximation."""
-    return _gelu(x) if on_cpu() else jax.nn.gelu(x, approximate=False)
-
-
-def _half_erfc(x: jax.Array) -> jax.Array:
-    return 0.5 * jax.lax.erfc(-x * math.sqrt(0.5))
-
-
-@jax.custom_vjp
-def _gelu(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x, approximate=False)
-
-
-def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _gelu(x), x
-
-
-def _gelu_backward(x: jax.Array, cotangent: jax.Array) -> Arrays:
-    wide = x.astype(accumulator(x.dtype))
-    density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
-    return ((cotangent * (_half_erfc(wide) + wide * density)).astype(x.dtype),)
-
-
-_gelu.defvjp(_gelu_forward, _gelu_backward)
