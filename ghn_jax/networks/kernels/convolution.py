@@ -5,7 +5,8 @@ input's gradient. What it does badly is replaced here (forward and backward agai
 `python experiments/benchmark.py kernels`, the range of four runs):
 
 - kernel larger than the image (7 x 7 at 4 x 4 x 128: 11 to 16 times as fast): one matrix product with the kernel
-  unrolled over all pairs of pixels, or XLA's convolution of the explicitly padded input where that matrix would be large;
+  unrolled over all pairs of pixels, or, where that matrix would be large, XLA's convolution of an input that is padded
+  beforehand;
 - gradients of strided convolutions (5 x 5 at 8 x 8 x 128: 4 to 6): matrix products by taps;
 - 1 x 1 (1.2 to 2.3): a matrix product;
 - kernels that are higher than wide (7 x 1: 1.1 to 1.2): the kernel's gradient is that of images on their side;
