@@ -70,7 +70,12 @@ def test_logits_equal_the_releases(name, ghn_name):
     logits = runner().forward(network_plan(args), params, images_for(args))
     expected = fixture_outputs()[f"{name}/{ghn_name}/logits"]
     assert logits.shape == expected.shape
-    assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
+    # bnfree/5 with ghn1_tiny's weights has no finite logits, in the release neither.
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.isfinite(logits), finite)
+    assert finite.all() or (name, ghn_name) == ("bnfree/5", "ghn1_tiny")
+    difference = np.abs(logits - expected)[finite].max(initial=0)
+    assert difference <= TOLERANCE * np.abs(expected)[finite].max(initial=0)
 
 
 @needs_parity
