@@ -20,6 +20,7 @@ TINY = (
     "--hid=8",
     *("--max-shape", "4", "4", "3", "3"),
     "--warmup-steps=0",
+    "--minutes=60",
     "--validation-architectures=0",
     "--test-architectures=0",
 )
