@@ -103,7 +103,6 @@ def question(options: Options, variables: Any) -> dict[str, Any]:
 def evaluate(options: Options) -> str:
     """Scores everything that is not yet in the results, and returns the table."""
     trained = load_trained(options.ghn)
-    claim_folder(options.folder, question(options, trained.variables))
     images = load_images(options.dataset, options.image_size, options.data_dir)
     noise = options.seed if options.noise else None
     training = ()
@@ -125,6 +124,7 @@ def evaluate(options: Options) -> str:
     task = Task(images.num_classes, images.image_size)
     split = "test" if options.split == "demo" else options.split
     chosen = list(evaluation_architectures(source, task, split, options.architectures))
+    claim_folder(options.folder, question(options, trained.variables))
     scores = score_all(evaluator, chosen, options.folder / "scores.jsonl")
     ways = {"predicted": [s.top1 for s in scores]}
     if options.he:
