@@ -27,15 +27,15 @@ import jax
 import numpy as np
 import tyro
 
+from ghn_jax.evaluation.accuracy import Evaluator, Protocol
+from ghn_jax.evaluation.architectures import evaluation_architectures
+from ghn_jax.evaluation.score_table import claim_folder, score_all, summary_table
 from ghn_jax.images import eval_batches, load_images, train_batches
+from ghn_jax.metatraining.config import ArchitectureConfig, Task, to_json
+from ghn_jax.metatraining.process import use_compilation_cache
+from ghn_jax.metatraining.trained import load_trained
 from ghn_jax.networks.runner import Runner
-from ghn_jax.training.architectures import evaluation_architectures
-from ghn_jax.training.config import ArchitectureConfig, Task, to_json
-from ghn_jax.training.evaluation import Evaluator, Protocol
-from ghn_jax.training.pictures import histogram_picture
-from ghn_jax.training.process import use_compilation_cache
-from ghn_jax.training.score_table import claim_folder, score_all, summary_table
-from ghn_jax.training.trained import load_trained
+from ghn_jax.runs.pictures import histogram_picture
 
 
 @dataclasses.dataclass(frozen=True)

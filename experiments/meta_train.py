@@ -24,11 +24,11 @@ import time
 
 import jax
 
-from ghn_jax.training.command_line import parse_config
-from ghn_jax.training.failures import TooManySkippedError
-from ghn_jax.training.loop import train
-from ghn_jax.training.process import set_up
-from ghn_jax.training.validation import final_evaluation
+from ghn_jax.metatraining.command_line import parse_config
+from ghn_jax.metatraining.failures import TooManySkippedError
+from ghn_jax.metatraining.loop import train
+from ghn_jax.metatraining.process import set_up
+from ghn_jax.metatraining.validation import final_evaluation
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import sys
 
 import tyro
 
-from ghn_jax.training.pictures import curve_picture
+from ghn_jax.runs.pictures import curve_picture
 
 
 @dataclasses.dataclass(frozen=True)

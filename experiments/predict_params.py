@@ -27,7 +27,7 @@ from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.graphs.tracing.frontends import path_of
-from ghn_jax.initialisation import init_like, predicted_paths, resolve
+from ghn_jax.initialising import init_like, predicted_paths, resolve
 
 
 @dataclasses.dataclass(frozen=True)

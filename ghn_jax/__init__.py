@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ghn_jax.hypernet import embed as embed
     from ghn_jax.hypernet import load_ghn as load_ghn
     from ghn_jax.hypernet import predict as predict
-    from ghn_jax.initialisation import init_like as init_like
+    from ghn_jax.initialising import init_like as init_like
 
 # Loaded at first use, so that workers which only draw architectures do not start JAX.
 _ROOMS = {
@@ -19,7 +19,7 @@ _ROOMS = {
     "GHN": "hypernet",
     "GHNConfig": "hypernet",
     "embed": "hypernet",
-    "init_like": "initialisation",
+    "init_like": "initialising",
     "load_ghn": "hypernet",
     "predict": "hypernet",
     "trace": "graphs.tracing",

@@ -4,7 +4,7 @@ import functools
 
 from parity_data import fixture_graphs, fixture_params
 
-from ghn_jax.deepnets.names import flax_path
+from ghn_jax.deepnets.files.names import flax_path
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 
 AXES = {4: "HWIO", 2: "IO", 1: "O"}

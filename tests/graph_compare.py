@@ -7,7 +7,7 @@ import networkx
 import numpy as np
 from networkx.algorithms.isomorphism import DiGraphMatcher
 
-from ghn_jax.deepnets.names import flax_path
+from ghn_jax.deepnets.files.names import flax_path
 from ghn_jax.graphs import ArchGraph, Primitive, Role
 
 Edge = tuple[int, int]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Role
 from ghn_jax.hypernet import GHNConfig
-from ghn_jax.hypernet.shape_encoder import channel_table, spatial_table
+from ghn_jax.hypernet.encoders.node_features import channel_table, spatial_table
 
 Array = Any
 Layer = dict[str, Any]

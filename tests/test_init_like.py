@@ -11,7 +11,7 @@ from flax import nnx
 
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import GHN, GHNConfig, PretrainedGHN, init_ghn, predict
-from ghn_jax.initialisation import init_like
+from ghn_jax.initialising import init_like
 
 IMAGES = jnp.zeros((2, 8, 8, 3))
 

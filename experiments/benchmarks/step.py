@@ -11,9 +11,9 @@ import numpy as np
 
 from ghn_jax.deepnets import ArchitectureStream, MetaBatch, network_graph
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn
-from ghn_jax.training import devices
-from ghn_jax.training.optimisation import OptimiserConfig, initial_state
-from ghn_jax.training.step import MetaStep, StepReport
+from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
+from ghn_jax.metatraining.step import MetaStep, StepReport
+from ghn_jax.runs import devices
 
 NODES = (1_200, 1_850)
 IMAGES, META_BATCH = 64, 8

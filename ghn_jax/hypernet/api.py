@@ -13,9 +13,9 @@ from jax.typing import DTypeLike
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.batching import batch_graphs
 from ghn_jax.hypernet import programs
-from ghn_jax.hypernet.checkpoints import PretrainedGHN
+from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN, load_ghn
+from ghn_jax.hypernet.checkpoints.own import PretrainedGHN
 from ghn_jax.hypernet.grouping import prepare
-from ghn_jax.hypernet.loading import DEFAULT_GHN, load_ghn
 from ghn_jax.hypernet.prediction import predict_from_states
 
 

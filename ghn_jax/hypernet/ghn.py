@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 from ghn_jax.graphs.batching import GraphBatch
 from ghn_jax.hypernet.config import GHNConfig
-from ghn_jax.hypernet.decoder import ConvDecoder, MLPDecoder, SlabShape, VectorDecoder
-from ghn_jax.hypernet.gated_gnn import GatedGNN, MLPBaseline
-from ghn_jax.hypernet.layers import LayerNorm
-from ghn_jax.hypernet.shape_encoder import NodeEncoder
+from ghn_jax.hypernet.decoders.slabs import ConvDecoder, MLPDecoder, SlabShape, VectorDecoder
+from ghn_jax.hypernet.dense import LayerNorm
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNN, MLPBaseline
+from ghn_jax.hypernet.encoders.node_features import NodeEncoder
 
 
 class GHN(nn.Module):

@@ -14,8 +14,8 @@ from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.batching import BUCKETS, Bucket, GraphBatch, batch_graphs
 from ghn_jax.graphs.param_spec import VECTOR_ROLES, ParamSpec, Path, Role
 from ghn_jax.hypernet.config import GHNConfig
-from ghn_jax.hypernet.decoder import SlabShape
-from ghn_jax.hypernet.fitting import TensorKind, slab_shape
+from ghn_jax.hypernet.decoders.fitting import TensorKind, slab_shape
+from ghn_jax.hypernet.decoders.slabs import SlabShape
 
 KERNEL_CHUNKS = (1, 4, 16, 64)
 VECTOR_CHUNKS = (256,)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs.param_spec import Role
-from ghn_jax.hypernet.fitting import TensorKind, fit_kernel, fit_vector
+from ghn_jax.hypernet.decoders.fitting import TensorKind, fit_kernel, fit_vector
 from ghn_jax.hypernet.ghn import GHN
 from ghn_jax.hypernet.grouping import CLASSIFIERS, KERNELS, VECTORS, GroupKey
 

@@ -22,7 +22,7 @@ from ghn_jax.deepnets import (
     sample_architecture,
     statistics_table,
 )
-from ghn_jax.deepnets.meta_file import meta_path
+from ghn_jax.deepnets.files.meta_file import meta_path
 from ghn_jax.deepnets.statistics import COLUMNS, PUBLISHED_SHARES, mean_path
 
 PLAN = GenerationPlan("train", seed=3, count=50, part_size=8)
@@ -113,7 +113,7 @@ def test_parts_that_are_there_are_not_made_again(tmp_path: pathlib.Path, monkeyp
     path.unlink()
     meta_path(path).unlink()
     with monkeypatch.context() as patch:  # stop between making and joining
-        patch.setattr("ghn_jax.deepnets.generation._join", _stop)
+        patch.setattr("ghn_jax.deepnets.files.generation._join", _stop)
         with pytest.raises(KeyboardInterrupt):
             generate(path)
     parts = sorted(path.with_suffix(".parts").glob("*.hdf5"))
@@ -122,7 +122,7 @@ def test_parts_that_are_there_are_not_made_again(tmp_path: pathlib.Path, monkeyp
     (path.with_suffix(".parts") / "000003.partial").write_bytes(b"half a part")
     before = parts[0].stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("ghn_jax.deepnets.generation._join", _stop)
+        patch.setattr("ghn_jax.deepnets.files.generation._join", _stop)
         with pytest.raises(KeyboardInterrupt):
             generate(path)
     assert parts[0].stat().st_mtime_ns == before
@@ -135,7 +135,7 @@ def _stop(*args: object) -> None:
 
 
 def test_parts_of_another_plan_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ghn_jax.deepnets.generation._join", _stop)
+    monkeypatch.setattr("ghn_jax.deepnets.files.generation._join", _stop)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "a.hdf5")
     with pytest.raises(ValueError, match=r"a\.parts holds parts of another run .*remove it"):

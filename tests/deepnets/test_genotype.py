@@ -8,8 +8,8 @@ from hypothesis import given
 from network_args import network_args, small_args
 
 from ghn_jax.deepnets import Genotype, NetworkArgs, network_graph
+from ghn_jax.deepnets.files.names import flax_path, release_name
 from ghn_jax.deepnets.liveness import reaches_output
-from ghn_jax.deepnets.names import flax_path, release_name
 from ghn_jax.graphs import Role
 
 STEPS = (("conv_1x1", 0), ("none", 1))

@@ -7,8 +7,8 @@ from small_graphs import TINY, mixed_graph, random_graph
 
 from ghn_jax.graphs.batching import Bucket, batch_graphs
 from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp
+from ghn_jax.hypernet.encoders.sweep import SweepWeights, sweep
 from ghn_jax.hypernet.programs import embed_program
-from ghn_jax.hypernet.sweep import SweepWeights, sweep
 
 CONFIG = TINY.replace(hid=16)
 

@@ -20,9 +20,9 @@ from ghn_jax.hypernet import (
     save_checkpoint,
     save_file,
 )
-from ghn_jax.hypernet.release_names import params_from_release, params_to_release
-from ghn_jax.hypernet.release_reader import read_torch_zip
-from ghn_jax.hypernet.release_writer import write_torch_zip
+from ghn_jax.hypernet.checkpoints.release_names import params_from_release, params_to_release
+from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
+from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
 
 CONFIGS = {
     "ghn2": TINY,

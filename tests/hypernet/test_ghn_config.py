@@ -5,9 +5,9 @@ from small_graphs import TINY
 
 from ghn_jax.graphs import Role
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn
-from ghn_jax.hypernet.fitting import TensorKind, normalisation_factor, slab_shape
+from ghn_jax.hypernet.decoders.fitting import TensorKind, normalisation_factor, slab_shape
+from ghn_jax.hypernet.encoders.node_features import channel_sizes, channel_table, spatial_sizes, spatial_table
 from ghn_jax.hypernet.grouping import KERNEL_CHUNKS, chunk_sizes
-from ghn_jax.hypernet.shape_encoder import channel_sizes, channel_table, spatial_sizes, spatial_table
 
 
 def test_presets() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from small_graphs import TINY, mixed_graph, random_graph
 
-from ghn_jax.hypernet import GHN, api, embed, export_release_checkpoint, init_ghn, load_ghn, loading, predict, save_file
-from ghn_jax.hypernet.checkpoints import PretrainedGHN
+from ghn_jax.hypernet import GHN, api, embed, export_release_checkpoint, init_ghn, load_ghn, predict, save_file
+from ghn_jax.hypernet.checkpoints import loading
+from ghn_jax.hypernet.checkpoints.own import PretrainedGHN
 from ghn_jax.hypernet.programs import embed_program
 
 

@@ -12,10 +12,10 @@ from parity_data import PARITY, fixture_args, fixture_images, needs_parity
 
 from ghn_jax.deepnets import MetaBatch, NetworkArgs, network_graph
 from ghn_jax.hypernet import load_ghn
-from ghn_jax.hypernet.release_names import release_entries
-from ghn_jax.training import devices
-from ghn_jax.training.optimisation import OptimiserConfig, initial_state
-from ghn_jax.training.step import MetaStep
+from ghn_jax.hypernet.checkpoints.release_names import release_entries
+from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
+from ghn_jax.metatraining.step import MetaStep
+from ghn_jax.runs import devices
 
 CONFIG = OptimiserConfig()
 BETA1 = 0.9

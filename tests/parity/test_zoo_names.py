@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from parity_data import HAS_PARITY, fixture_params, needs_parity
 
-from ghn_jax.deepnets.names import flax_path
+from ghn_jax.deepnets.files.names import flax_path
 from ghn_jax.networks import zoo
 
 CASES = sorted(name for name in fixture_params() if name.startswith("torchvision/")) if HAS_PARITY else []

@@ -1,0 +1,185 @@
+"""Writes dataset files in the release's format, labels and rows in agreement."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import types
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ghn_jax.deepnets.files.hdf5 import group
+from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.stored import Labels, labelled_graph
+from ghn_jax.deepnets.genotype import NetworkArgs
+from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR
+from ghn_jax.deepnets.widths import counted_params
+from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph
+
+MOST_OPS = 20
+"""Operations of a cell that the table of op names covers: two for each of up to 10 steps."""
+
+_FIXED_NAMES = (
+    *("input", "sum", "concat", "max_pool", "avg_pool", "msa", "cse", "glob_avg"),
+    *("stem0.weight", "pos_enc.weight", "stem.0.weight", "stem.1.weight"),
+    *("stem0.0.weight", "stem0.1.weight", "stem0.3.weight", "stem0.4.weight", "stem1.1.weight", "stem1.2.weight"),
+    *("classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias"),
+)
+_REDUCTION_NAMES = ("conv_1.weight", "conv_2.weight", "bn.weight")
+_OP_NAMES = (
+    *(f"op.{place}.weight" for place in (1, 2, 3, 5, 6, 7)),
+    *_REDUCTION_NAMES,
+    *("ln1.weight", "to_qkv.weight", "to_out.0.weight", "to_out.0.bias", "ln2.weight"),
+    *("ff.net.0.weight", "ff.net.0.bias", "ff.net.3.weight", "ff.net.3.bias"),
+    *("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"),
+)
+OP_NAMES = (
+    *_FIXED_NAMES,
+    *(f"preprocess{i}.{name}" for i in (0, 1) for name in ("op.1.weight", "op.2.weight", *_REDUCTION_NAMES)),
+    *(f"_ops.{op}.{name}" for op in range(MOST_OPS) for name in _OP_NAMES),
+)
+"""Names that nodes may have; a name's place is its number in our files."""
+
+TYPES = (
+    *("input", "conv", "conv_1x1", "sep_conv", "dil_conv", "bias", "bn", "ln", "pos_enc"),
+    *("msa", "cse", "sum", "concat", "max_pool", "avg_pool", "glob_avg"),
+)
+"""Types of nodes; a type's place is its number in our files."""
+
+_NUMBER_OF_NAME = {name: number for number, name in enumerate(OP_NAMES)}
+_NUMBER_OF_TYPE = {name: number for number, name in enumerate(TYPES)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One network as it goes into the files.
+
+    Attributes:
+      nodes: uint16 (N, 3): number of the type, cell, number of the op name.
+      adj: uint8 (N, N) distances up to 250.
+      record: its entry of the JSON.
+      graph: its graph.
+    """
+
+    nodes: np.ndarray
+    adj: np.ndarray
+    record: dict[str, Any]
+    graph: ArchGraph
+
+
+def make_entry(split: str, args: NetworkArgs, name: str) -> Entry:
+    """Prepares one network.
+
+    Raises:
+      ValueError: if it has parameters that the tables do not name (more than 10 steps, or 2 classifier layers).
+    """
+    graph, labels = labelled_graph(args, name)
+    nodes = np.array(_numbers(labels, name), np.uint16)
+    record = args.to_json()
+    width = record.pop("C")
+    record["num_nodes"] = graph.num_nodes
+    record["num_params"] = {
+        "cifar10": counted_params(args.replace(image_size=32)),
+        "imagenet": counted_params(args.replace(image_size=224)),
+    }
+    if SPLITS[split].evaluated:
+        record["C"] = width // WIDE_FACTOR if split == "wide" else width
+    return Entry(nodes, graph.distances(MAX_CUTOFF), record, graph)
+
+
+def _numbers(labels: Labels, name: str) -> list[tuple[int, int, int]]:
+    try:
+        return [(_NUMBER_OF_TYPE[kind], cell, _NUMBER_OF_NAME[op]) for kind, cell, op in labels]
+    except KeyError as error:
+        raise ValueError(
+            f"architecture {name!r}: dataset files have no number for {error.args[0]!r}; "
+            "they hold cells of up to 10 steps and classifiers of up to 2 layers"
+        ) from None
+
+
+def add_pair(parent: h5py.Group, name: str, entry: Entry) -> None:
+    """Writes nodes and (compressed) distances of one network into a group."""
+    place = parent.create_group(name)
+    place.create_dataset("nodes", data=entry.nodes)
+    place.create_dataset("adj", data=entry.adj, chunks=entry.adj.shape, compression="gzip", compression_opts=1)
+
+
+class DatasetWriter:
+    """Writes ``NAME.hdf5`` and ``NAME_meta.json``; a context manager.
+
+    Both are written under temporary names and take their own once complete, so a file under its final name is whole.
+    If the block ends in an error, nothing is left. Splits are written one after the other.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Raises ValueError if a file of that name exists."""
+        self.path = pathlib.Path(path)
+        self._finals = (meta_path(self.path), self.path)
+        for final in self._finals:
+            if final.exists():
+                raise ValueError(f"{final} exists; remove it first or choose another name")
+        self._partials = tuple(final.with_name(f".{final.name}.partial") for final in self._finals)
+        self._split: str | None = None
+        self._counts: dict[str, int] = {}
+
+    def __enter__(self) -> "DatasetWriter":
+        self._json = self._partials[0].open("w")
+        self._file = h5py.File(self._partials[1], "w")
+        self._file.attrs["title"] = "DeepNets-1M"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._end_split()
+            self._json.write("}" if self._counts else "{}")
+        self._json.close()
+        self._file.close()
+        for partial, final in zip(self._partials, self._finals, strict=True):
+            if kind is None:
+                partial.rename(final)
+            else:
+                partial.unlink()
+
+    def add(self, split: str, args: NetworkArgs) -> None:
+        """Appends a network to a split."""
+        parent, index = self._next(split)
+        entry = make_entry(split, args, f"{split}/{index}")
+        self._write_record(json.dumps(entry.record))
+        add_pair(parent, str(index), entry)
+
+    def add_copy(self, split: str, source: h5py.Group, record: str) -> None:
+        """Appends a network as `add_pair` wrote it, with its JSON text."""
+        parent, index = self._next(split)
+        self._write_record(record)
+        source.file.copy(source, parent, str(index))
+
+    def _next(self, split: str) -> tuple[h5py.Group, int]:
+        if split != self._split:
+            if split in self._counts:
+                raise ValueError(f"{self.path}: split {split!r} is finished already; add its networks in one go")
+            self._end_split()
+            self._json.write(f'{", " if self._counts else "{"}{json.dumps(split)}: {{"nets": [')
+            self._split, self._counts[split] = split, 0
+            self._file.create_group(split)
+        index = self._counts[split]
+        self._counts[split] += 1
+        return group(self._file, split), index
+
+    def _write_record(self, record: str) -> None:
+        if self._counts[str(self._split)] > 1:
+            self._json.write(", ")
+        self._json.write(record)
+
+    def _end_split(self) -> None:
+        if self._split is None:
+            return
+        tables = {
+            "primitives_ext": {str(number): name for number, name in enumerate(TYPES)},
+            "unique_op_names": {str(number): name for number, name in enumerate(OP_NAMES)},
+        }
+        self._json.write(f'], "meta": {json.dumps(tables)}}}')
+        self._split = None

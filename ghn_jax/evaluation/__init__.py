@@ -1,0 +1,1 @@
+"""Accuracy of predicted parameters on architectures that were never trained on."""

@@ -1,0 +1,101 @@
+"""Tables and files of scores."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ghn_jax.evaluation.accuracy import Evaluator, Score
+from ghn_jax.evaluation.architectures import Named
+from ghn_jax.files import replaced_atomically
+from ghn_jax.runs.metrics import Progress
+
+
+def summary_table(scores: Sequence[Score], chance: float) -> str:
+    """Mean, standard error over architectures and maximum of each way of initialising, in per cent.
+
+    Raises:
+      ValueError: without scores.
+    """
+    if not scores:
+        raise ValueError("a table needs at least one score")
+    rows: list[tuple[str, ...]] = [("parameters", "top-1 mean", "std. error", "top-1 max", "top-5 mean")]
+    ways = [("predicted", [s.top1 for s in scores], [s.top5 for s in scores])]
+    he1, he5 = ([s.he_top1 for s in scores], [s.he_top5 for s in scores])
+    if None not in he1:
+        ways.append(("He init", [v for v in he1 if v is not None], [v for v in he5 if v is not None]))
+    for name, top1, top5 in ways:
+        error = np.std(top1, ddof=1) / np.sqrt(len(top1)) if len(top1) > 1 else 0.0
+        rows.append((name, *(f"{100 * float(v):.1f}" for v in (np.mean(top1), error, np.max(top1), np.mean(top5)))))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    seconds = [s.seconds for s in scores]
+    lines.append(
+        f"{len(scores)} architectures ({min(s.nodes for s in scores)} to {max(s.nodes for s in scores)} nodes, "
+        f"{min(s.params for s in scores):,} to {max(s.params for s in scores):,} weights); chance {100 * chance:.1f}; "
+        f"one prediction took {1000 * float(np.median(seconds)):.0f} ms (median), {1000 * max(seconds):.0f} ms at most"
+    )
+    return "\n".join(lines)
+
+
+def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathlib.Path) -> list[Score]:
+    """Scores of the architectures: those in the file as they are, the others now, each added to it at once.
+
+    Raises:
+      ValueError: if the file is of something else.
+    """
+    there = {score.name: score for score in read_scores(path)}
+    missing = [item for item in architectures if item[2].name not in there]
+    progress = Progress(len(architectures), len(architectures) - len(missing), "evaluation")
+    for score in evaluator.scores(missing):
+        append_score(path, score)
+        there[score.name] = score
+        progress.advance(f"top-1 {100 * float(np.mean([s.top1 for s in there.values()])):.1f} %")
+    progress.close()
+    return [there[graph.name] for _, _, graph in architectures]
+
+
+def claim_folder(folder: pathlib.Path, question: dict[str, Any]) -> None:
+    """Notes in a folder of scores what they answer.
+
+    Raises:
+      ValueError: if the folder holds scores of another question; names the differences.
+    """
+    path = folder / "question.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        pairs = [(name, there.get(name), value) for name, value in question.items()]
+        changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new]
+        if changed:
+            raise ValueError(f"{folder} holds other scores ({'; '.join(changed)}): choose another --out, or remove it")
+    with replaced_atomically(path) as new:
+        new.write_text(json.dumps(question, indent=1) + "\n")
+
+
+def append_score(path: pathlib.Path, score: Score) -> None:
+    """One JSON line more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(dataclasses.asdict(score)) + "\n")
+
+
+def read_scores(path: pathlib.Path) -> list[Score]:
+    """Scores of a file, none if it does not exist; a last line cut short by a kill is removed from it.
+
+    Raises:
+      ValueError: for a file of something else.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        with replaced_atomically(path) as new:
+            new.write_text(whole)
+    try:
+        return [Score(**json.loads(line)) for line in whole.splitlines()]
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no file of scores: {error}") from error

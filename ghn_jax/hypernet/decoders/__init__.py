@@ -1,0 +1,1 @@
+"""Decoders: from node states to tensors of target networks."""

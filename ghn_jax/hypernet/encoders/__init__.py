@@ -1,0 +1,1 @@
+"""Encoders: from a padded batch of graphs to node states."""

@@ -1,0 +1,110 @@
+"""`init_like`: a model's variables with predicted parameters, ready to fine-tune.
+
+Stands beside the rooms because it joins two of them: the tracer lists what a model needs, the hypernetwork predicts it.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from ghn_jax.graphs.arch_graph import ArchGraph
+from ghn_jax.graphs.param_spec import Path, Role
+from ghn_jax.graphs.tracing import trace
+from ghn_jax.graphs.tracing.frontends import evaluation_flags, path_of
+from ghn_jax.hypernet import PretrainedGHN, load_ghn, predict_params, prepare
+from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN
+
+_CLASSIFIER = frozenset({Role.CLASSIFIER_KERNEL, Role.CLASSIFIER_BIAS})
+
+
+def init_like(
+    model: Any,
+    rng: jax.Array,
+    x: Any,
+    ghn: PretrainedGHN | str | None = None,
+    *,
+    params: Any = None,
+    call_kwargs: Mapping[str, Any] | None = None,
+    output: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Initialises a model with parameters that a hypernetwork predicts for its architecture.
+
+    Leaves that cannot be predicted (`ArchGraph.kept` of `trace`) and the classifier of a task with another number of
+    classes than the hypernetwork's keep the model's own initialisation, as do batch statistics and all other state.
+
+    Args:
+      model: a Flax linen module, a concrete Flax nnx module, or a function ``(params, images) -> logits``.
+      rng: key of the model's own initialisation (linen).
+      x: images (B, H, W, C), or their shape and type; only those are looked at.
+      ghn: a loaded hypernetwork, a source for `load_ghn`, or None for the packaged default.
+      params: for a function its own initial parameters.
+      call_kwargs: further arguments of the model's call, as in `trace`.
+      output: picks the logits from what the model returns, as in `trace`.
+
+    Returns:
+      linen: the variables, ``{"params": .., "batch_stats": .., ..}``; nnx: the state, for `nnx.update`; a function:
+      a pytree like `params`. Types of all leaves are the model's.
+
+    Raises:
+      ValueError: for a model that cannot be traced.
+    """
+    graph = trace(model, x.shape, params=params, call_kwargs=call_kwargs, output=output)
+    predicted = predict_leaves(graph, resolve(ghn))
+    linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
+    if linen is not None and isinstance(model, linen.Module):
+        return _init_linen(model, rng, x, call_kwargs or {}, predicted)
+    if nnx is not None and isinstance(model, nnx.Module):
+        state = jax.tree.map(lambda leaf: leaf, nnx.state(model))  # variables of its own
+        nnx.replace_by_pure_dict(state, replace_leaves(nnx.to_pure_dict(state), predicted))
+        return state
+    return replace_leaves(params, predicted)
+
+
+def resolve(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
+    """The hypernetwork itself, from what `init_like` takes for one."""
+    return ghn if isinstance(ghn, PretrainedGHN) else load_ghn(ghn or DEFAULT_GHN)
+
+
+def predicts_classifier(graph: ArchGraph, ghn: PretrainedGHN) -> bool:
+    """Whether the hypernetwork was trained for as many classes as the architecture tells apart."""
+    return graph.num_classes == ghn.config.num_classes
+
+
+def predicted_paths(graph: ArchGraph, ghn: PretrainedGHN) -> frozenset[Path]:
+    """Leaves that `init_like` replaces."""
+    classifier = predicts_classifier(graph, ghn)
+    return frozenset(spec.path for spec in graph.params if classifier or spec.role not in _CLASSIFIER)
+
+
+def predict_leaves(graph: ArchGraph, ghn: PretrainedGHN) -> dict[Path, jax.Array]:
+    """Predicted parameters by path, float32."""
+    prepared = prepare(ghn.config, [graph], predicts_classifier(graph, ghn))
+    (flat,) = predict_params(ghn.ghn, ghn.variables, prepared)
+    return flat
+
+
+def replace_leaves(tree: Any, leaves: Mapping[Path, jax.Array]) -> Any:
+    """A pytree with the leaves at some paths replaced, in their own types."""
+
+    def replaced(keys: tuple[Any, ...], leaf: Any) -> Any:
+        value = leaves.get(path_of(keys))
+        return leaf if value is None else value.astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(replaced, tree)
+
+
+def _init_linen(
+    model: Any, rng: jax.Array, x: Any, call_kwargs: Mapping[str, Any], predicted: Mapping[Path, jax.Array]
+) -> Any:
+    import flax.linen as nn
+
+    kwargs = {**evaluation_flags(type(model).__call__), **call_kwargs}
+    params_rng, dropout_rng = jax.random.split(rng)
+    images = jax.numpy.zeros(x.shape, x.dtype)
+    # Compiled, so that the forward pass that only serves shapes is dropped.
+    init = jax.jit(lambda rngs: model.init(rngs, images, **kwargs))
+    variables = init({"params": params_rng, "dropout": dropout_rng})
+    own = nn.meta.unbox(variables["params"])
+    return {**variables, "params": nn.meta.replace_boxed(variables["params"], replace_leaves(own, predicted))}

@@ -1,0 +1,213 @@
+"""Configuration of a meta-training run, and its presets."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Literal
+
+from ghn_jax.deepnets.sources import ArchitectureConfig, Task
+from ghn_jax.files import replaced_atomically
+from ghn_jax.hypernet import GHNConfig
+from ghn_jax.metatraining.optimisation import OptimiserConfig
+
+Preset = Literal["ghn2", "ghn1", "mlp", "demo"]
+
+CONFIG_FILE = "config.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """Images that networks are trained on.
+
+    Attributes:
+      dataset: digits (embedded), any tensorflow-datasets image classification set (cifar10, cifar100,
+        imagenet2012, ..) or folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*.
+      data_dir: folder of prepared tensorflow-datasets sets; default ~/tensorflow_datasets.
+      image_size: height and width to resize to; default: the set's own.
+      batch_size: images B, shared by all networks of a meta-batch.
+      images_per_class: train on so many images of each class only (few-shot), drawn with the run's seed; default: all.
+      image_workers: decoding processes of sets that do not fit in memory; default: one per core.
+    """
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    image_size: int | None = None
+    batch_size: int = 64
+    images_per_class: int | None = None
+    image_workers: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Where a run lives, how often it reports, and what it runs on.
+
+    Attributes:
+      run_dir: folder of checkpoints, metrics and pictures; a run that is there already is resumed. Default:
+        runs/PRESET-DATASET-SEED.
+      seed: of everything.
+      minutes: wall-clock after which the run saves and ends; default: no limit.
+      checkpoint_minutes: between checkpoints.
+      keep_last: checkpoints kept besides the best.
+      validate_every: updates between validations; default: once per epoch.
+      validation_architectures: unseen architectures of a validation.
+      validation_images: images of a validation.
+      test_architectures: unseen architectures of the final evaluation; 0 leaves it out.
+      test_images: images of the final evaluation; default: all.
+      dtype: type that networks compute in; the hypernetwork computes in float32.
+      threads: networks that one device runs side by side.
+      compile_threads: threads that compile layers of the next meta-batches ahead; 0 compiles when needed.
+      compile_ahead: meta-batches to look ahead.
+      compilation_cache: folder of compiled programs; a second run starts warm. "" keeps nothing.
+      distributed: join several processes by `jax.distributed.initialize` (cluster variables, or the three below).
+      coordinator: HOST:PORT of process 0.
+      num_processes: of the run.
+      process_id: of this process.
+    """
+
+    run_dir: pathlib.Path | None = None
+    seed: int = 0
+    minutes: float | None = None
+    checkpoint_minutes: float = 10.0
+    keep_last: int = 2
+    validate_every: int | None = None
+    validation_architectures: int = 8
+    validation_images: int = 512
+    test_architectures: int = 50
+    test_images: int | None = 2_000
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: int = 2
+    compile_threads: int = 2
+    compile_ahead: int = 2
+    compilation_cache: str = "~/.cache/ghn_jax/compiled"
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Meta-training of a graph hypernetwork.
+
+    Attributes:
+      preset: defaults of everything below: ghn2, ghn1 and mlp as in the paper, demo learns in minutes on a laptop.
+      images: images.
+      architectures: architectures.
+      ghn: the hypernetwork; num_classes is that of the images.
+      optimiser: updates and their schedule.
+      run: the run.
+    """
+
+    preset: Preset = "ghn2"
+    images: ImageConfig = dataclasses.field(default_factory=ImageConfig)
+    architectures: ArchitectureConfig = dataclasses.field(default_factory=ArchitectureConfig)
+    ghn: GHNConfig = dataclasses.field(default_factory=GHNConfig)
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    @property
+    def task(self) -> Task:
+        """Classes and image size, of a resolved configuration."""
+        if self.images.image_size is None:
+            raise ValueError("the image size is known once the images are loaded: resolve the configuration first")
+        return Task(self.ghn.num_classes, self.images.image_size)
+
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """Folder of the run."""
+        if self.run.run_dir is not None:
+            return self.run.run_dir
+        name = self.images.dataset.removeprefix("folder:").replace("/", "_")
+        return pathlib.Path("runs") / f"{self.preset}-{name}-{self.run.seed}"
+
+
+PRESETS: dict[Preset, TrainConfig] = {
+    "ghn2": TrainConfig("ghn2"),
+    "ghn1": TrainConfig("ghn1", ghn=GHNConfig.preset("ghn1"), architectures=ArchitectureConfig(meta_batch=1)),
+    "mlp": TrainConfig("mlp", ghn=GHNConfig.preset("mlp")),
+    "demo": TrainConfig(
+        "demo",
+        images=ImageConfig(image_size=8),
+        architectures=ArchitectureConfig(split="demo", meta_batch=4),
+        ghn=GHNConfig(max_shape=(16, 16, 11, 11)),
+        optimiser=OptimiserConfig(epochs=1_000, steps=2_500, learning_rate=2e-3, schedule="cosine", warmup_steps=50),
+        run=RunConfig(
+            minutes=7.0, checkpoint_minutes=2.0, validate_every=250, validation_architectures=10, test_images=None
+        ),
+    ),
+}
+
+
+def imagenet_scale(config: TrainConfig) -> TrainConfig:
+    """What the paper changes for ImageNet: tensors decoded, batch, epochs, label smoothing.
+
+    Applies to the defaults of a preset only, before the command line.
+    """
+    optimiser = dataclasses.replace(config.optimiser, epochs=150, milestones=(100, 140), label_smoothing=0.1)
+    return dataclasses.replace(
+        config,
+        images=dataclasses.replace(config.images, batch_size=256),
+        ghn=config.ghn.replace(max_shape=(64, 64, 16, 16)),
+        optimiser=optimiser,
+    )
+
+
+def to_json(config: Any) -> Any:
+    """A configuration as JSON objects."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return str(config) if isinstance(config, pathlib.Path) else config
+
+
+def save_config(config: TrainConfig, folder: pathlib.Path) -> None:
+    """Writes the resolved configuration beside the checkpoints."""
+    with replaced_atomically(folder / CONFIG_FILE) as new:
+        new.write_text(json.dumps(to_json(config), indent=1) + "\n")
+
+
+def load_config(folder: pathlib.Path) -> TrainConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
+    data = json.loads(path.read_text())
+    data["ghn"]["max_shape"] = tuple(data["ghn"]["max_shape"])
+    data["optimiser"]["milestones"] = tuple(data["optimiser"]["milestones"])
+    for group, field in (("run", "run_dir"), ("architectures", "architecture_file")):
+        if data[group][field] is not None:
+            data[group][field] = pathlib.Path(data[group][field])
+    groups = {
+        "images": ImageConfig,
+        "architectures": ArchitectureConfig,
+        "ghn": GHNConfig,
+        "optimiser": OptimiserConfig,
+        "run": RunConfig,
+    }
+    return TrainConfig(data["preset"], **{name: kind(**data[name]) for name, kind in groups.items()})
+
+
+def check_resumable(config: TrainConfig) -> None:
+    """Raises ValueError if the run's folder holds a run that was configured differently; names the differences.
+
+    How long it runs, how often it reports and what it runs on may change.
+    """
+    if not (config.run_dir / CONFIG_FILE).exists():
+        return
+    there = load_config(config.run_dir)
+    pairs = [
+        (f"{part}.{f.name}", getattr(getattr(there, part), f.name), getattr(getattr(config, part), f.name))
+        for part in ("images", "architectures", "ghn", "optimiser")
+        for f in dataclasses.fields(getattr(config, part))
+    ]
+    pairs += [(f"run.{name}", getattr(there.run, name), getattr(config.run, name)) for name in ("seed", "dtype")]
+    free = {"images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped"}
+    changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new and name not in free]
+    if changed:
+        raise ValueError(
+            f"{config.run_dir} holds a run of another configuration ({'; '.join(changed)}): "
+            "repeat its options to go on with it, or choose another --run-dir"
+        )

@@ -1,0 +1,76 @@
+"""Steps whose loss or gradient was not finite: written down with everything needed to repeat them."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from ghn_jax.deepnets import MetaBatch
+from ghn_jax.files import replaced_atomically
+from ghn_jax.metatraining.step import StepReport
+
+MOST_WRITTEN = 20
+"""Failures of one process that are written down; later ones are only counted."""
+
+FIRST_JUDGED = 20
+"""Updates before the share of skipped ones is judged."""
+
+
+class TooManySkippedError(RuntimeError):
+    """A run in which too many updates were not finite."""
+
+
+def record_failure(
+    folder: pathlib.Path, step: int, params: Any, batch: MetaBatch, report: StepReport, *, seed: int
+) -> pathlib.Path:
+    """Writes ``failures/step-N.json`` (architectures, their losses, keys) and the GHN's weights beside it.
+
+    After `MOST_WRITTEN` of them it returns the last one's path: each holds the weights, and a disk is not endless.
+
+    To repeat the step: build `deepnets.NetworkArgs.from_json` of every architecture, predict with the weights of
+    the ``.npz``, and run them on training batch `step` of `seed` with the key ``fold_in(key(seed), step)``.
+    """
+    folder = folder / "failures"
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sorted(folder.glob(f"step-*-process-{jax.process_index()}.json"), key=lambda path: path.stat().st_mtime)
+    if len(there) >= MOST_WRITTEN:
+        return there[-1]
+    path = folder / f"step-{step}-process-{jax.process_index()}.json"
+    weights: dict[str, Any] = {
+        "/".join(names): np.asarray(leaf) for names, leaf in traverse_util.flatten_dict(params).items()
+    }
+    np.savez(path.with_suffix(".npz"), **weights)
+    nets = [
+        {
+            "name": batch.graphs[place].name,
+            "loss": repr(loss),
+            "args": batch.args[place].to_json(),
+            "num_classes": batch.args[place].num_classes,
+            "image_size": batch.args[place].image_size,
+        }
+        for place, loss in report.local_losses.items()
+    ]
+    data = {
+        "step": step,
+        "seed": seed,
+        "architecture_position": batch.start,
+        "loss": repr(report.loss),
+        "gradient_norm": repr(report.gradient_norm),
+        "networks": nets,
+        "weights": path.with_suffix(".npz").name,
+    }
+    with replaced_atomically(path) as new:
+        new.write_text(json.dumps(data, indent=1) + "\n")
+    return path
+
+
+def judge(skipped: int, steps: int, largest_share: float, path: pathlib.Path) -> None:
+    """Raises TooManySkippedError, naming the last failure's file, once more than the allowed share was skipped."""
+    if steps >= FIRST_JUDGED and skipped > largest_share * steps:
+        raise TooManySkippedError(
+            f"{skipped} of {steps} updates had a loss or gradient that is not finite, more than the allowed share of "
+            f"{largest_share:.1%}; the last one can be repeated from {path}"
+        )

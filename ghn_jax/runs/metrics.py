@@ -1,0 +1,111 @@
+"""Numbers of a run: JSON lines, TensorBoard events, progress on the terminal or in a log."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from ghn_jax.files import replaced_atomically
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Appends rows to ``metrics.jsonl`` and TensorBoard event files of a run's folder.
+
+    A run that resumes at `first_step` drops what an interrupted run wrote from there on, so every step is there once.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / METRICS_FILE
+        if path.exists():
+            kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] < first_step]
+            with replaced_atomically(path) as new:
+                new.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """One row of a `kind` ("train", "validation", ..) for a step."""
+        row = {"kind": kind, "step": step, **{key: _plain(value) for key, value in values.items()}}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for key, value in values.items():
+            self._events.add_scalar(f"{kind}/{key}", value, step)
+
+    def close(self) -> None:
+        """Flushes everything."""
+        self._file.close()
+        self._events.close()
+
+
+def _plain(value: float) -> float | int | str:
+    """JSON has no nan and no infinity: they become text."""
+    if isinstance(value, int):
+        return value
+    number = float(value)
+    return float(f"{number:.7g}") if math.isfinite(number) else str(number)
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict]:
+    """Rows of ``metrics.jsonl``; a last line cut short by a kill is left out.
+
+    Raises:
+      ValueError: if the file is missing or damaged before its last line.
+    """
+    path = folder / METRICS_FILE
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
+    lines = path.read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: {error}") from error
+    return rows
+
+
+class Progress:
+    """A bar on a terminal; a plain line every `every` seconds elsewhere."""
+
+    def __init__(self, total: int, done: int, what: str, every: float = 30.0) -> None:
+        self._total, self._done, self._what, self._every = total, done, what, every
+        self._start, self._first = time.monotonic(), done
+        self._said = -math.inf
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True, smoothing=0.1)
+
+    def advance(self, text: str, steps: int = 1) -> None:
+        """Counts steps and shows `text`."""
+        self._done += steps
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(steps)
+            return
+        now = time.monotonic()
+        if now - self._said >= self._every or self._done == self._total:
+            self._said = now
+            pace = (now - self._start) / max(self._done - self._first, 1)
+            left = pace * (self._total - self._done)
+            print(f"{self._what} {self._done}/{self._total}  {text}  {left / 60:.1f} min left", flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,77 @@
+"""The optimiser against its formulas: clip, then L2, then Adam; schedules; updates that are left out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state, update
+
+
+def by_hand(params: list[np.ndarray], gradients: list[list[np.ndarray]], config: OptimiserConfig) -> list[np.ndarray]:
+    """torch.nn.utils.clip_grad_norm_ followed by torch.optim.Adam(weight_decay=l2), in float64."""
+    params = [p.astype(np.float64) for p in params]
+    first = [np.zeros_like(p) for p in params]
+    second = [np.zeros_like(p) for p in params]
+    for number, step in enumerate(gradients, 1):
+        norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in step))
+        factor = min(1, config.clip / norm)
+        for i, raw in enumerate(step):
+            g = factor * raw + config.l2 * params[i]
+            first[i] = 0.9 * first[i] + 0.1 * g
+            second[i] = 0.999 * second[i] + 0.001 * g**2
+            rescaled = np.sqrt(second[i] / (1 - 0.999**number)) + 1e-8
+            params[i] = params[i] - config.learning_rate * first[i] / (1 - 0.9**number) / rescaled
+    return params
+
+
+def test_updates_are_clip_then_l2_then_adam() -> None:
+    config = OptimiserConfig(l2=0.3)
+    rng = np.random.default_rng(0)
+    shapes = ((4, 3), (5,))
+    params = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    gradients = [[(scale * rng.normal(size=shape)).astype(np.float32) for shape in shapes] for scale in (0.1, 50, 3)]
+    state = initial_state(config, [jnp.asarray(p) for p in params])
+    for gradient in gradients:
+        state, report = update(state, gradient, jnp.zeros(()), jnp.asarray(config.learning_rate), config)
+        assert bool(report.finite)
+    for ours, wanted in zip(state.params, by_hand(params, gradients, config), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=2e-5)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_an_update_that_is_not_finite_changes_nothing_but_the_count(where: str) -> None:
+    config = OptimiserConfig()
+    start = initial_state(config, {"w": jnp.ones(3)})
+    before, _ = update(start, {"w": jnp.ones(3)}, jnp.zeros(()), jnp.asarray(0.1), config)
+    gradient = {"w": jnp.array([1.0, jnp.inf if where == "gradient" else 0.0, 0.0])}
+    loss = jnp.asarray(jnp.nan if where == "loss" else 0.0)
+    after, report = update(before, gradient, loss, jnp.asarray(0.1), config)
+    assert not bool(report.finite)
+    assert int(after.skipped) == 1
+    jax.tree.map(np.testing.assert_array_equal, (before.params, before.moments), (after.params, after.moments))
+
+
+def test_the_rate_drops_at_milestones_counted_in_epochs() -> None:
+    config = OptimiserConfig()
+    assert config.total_steps(700) == 210_000
+    rates = [config.rate(step, 700) for step in (0, 700 * 200 - 1, 700 * 200, 700 * 250, 700 * 299)]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5, 1e-5])
+
+
+def test_cosine_with_warm_up_rises_then_falls_to_zero() -> None:
+    config = OptimiserConfig(epochs=10, steps=100, schedule="cosine", warmup_steps=10)
+    assert config.total_steps(1000) == 100
+    rates = [config.rate(step, 1000) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates.index(max(rates)) == 9
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("steps", 0), ("learning_rate", 0.0), ("clip", 0.0), ("l2", -1.0), ("max_skipped", 2.0)],
+)
+def test_impossible_settings_are_rejected(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"optimiser: .*{field}"):
+        OptimiserConfig(**{field: value})  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,98 @@
+"""Configurations: presets, command line, files, what a resumed run may change."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+
+from ghn_jax.hypernet import GHNConfig
+from ghn_jax.images import ImageSet
+from ghn_jax.metatraining.command_line import parse_config
+from ghn_jax.metatraining.config import PRESETS, TrainConfig, check_resumable, load_config, save_config
+from ghn_jax.metatraining.loop import resolve
+
+
+def test_the_default_is_ghn_2_of_the_paper() -> None:
+    config = parse_config([], "")
+    assert config == PRESETS["ghn2"] == TrainConfig()
+    assert (config.images.batch_size, config.architectures.meta_batch, config.architectures.max_nodes) == (64, 8, 2200)
+    optimiser = config.optimiser
+    assert (optimiser.epochs, optimiser.milestones, optimiser.learning_rate) == (300, (200, 250), 1e-3)
+    assert (optimiser.l2, optimiser.clip) == (1e-5, 5)
+
+
+def test_presets_are_those_of_the_paper() -> None:
+    assert PRESETS["ghn1"].ghn == GHNConfig.preset("ghn1")
+    assert PRESETS["ghn1"].architectures.meta_batch == 1
+    assert PRESETS["mlp"].ghn == GHNConfig.preset("mlp")
+    assert PRESETS["demo"].images.dataset == "digits"
+
+
+def test_options_change_the_preset_and_need_no_prefix() -> None:
+    config = parse_config(
+        ["--preset=demo", "--dataset=cifar10", "--data_dir=here", "--hid=16", "--max-shape", *"8833"], ""
+    )
+    assert config.preset == "demo"
+    assert (config.images.dataset, config.images.data_dir) == ("cifar10", "here")
+    assert config.ghn == PRESETS["demo"].ghn.replace(hid=16, max_shape=(8, 8, 3, 3))
+    assert config.optimiser == PRESETS["demo"].optimiser
+
+
+def test_imagenet_changes_the_defaults_but_not_what_is_asked_for() -> None:
+    config = parse_config(["--dataset=imagenet2012", "--batch-size=128"], "")
+    assert config.images.batch_size == 128
+    assert config.ghn.max_shape == (64, 64, 16, 16)
+    assert (config.optimiser.epochs, config.optimiser.milestones, config.optimiser.label_smoothing) == (
+        150,
+        (100, 140),
+        0.1,
+    )
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--help"], "What this is.")
+    text = capsys.readouterr().out
+    for words in ("What this is.", "--dataset", "folder:PATH", "--meta-batch", "networks per update"):
+        assert words in text
+
+
+@pytest.mark.parametrize("preset", ["ghn2", "demo"])
+def test_a_saved_configuration_is_read_back(preset: str, tmp_path: pathlib.Path) -> None:
+    config = dataclasses.replace(
+        parse_config([f"--preset={preset}", "--minutes=3", f"--run-dir={tmp_path}"], ""), preset=preset
+    )
+    save_config(config, tmp_path)
+    assert load_config(tmp_path) == config
+    with pytest.raises(ValueError, match="no folder of a run"):
+        load_config(tmp_path / "none")
+
+
+def test_a_run_goes_on_only_as_what_it_was(tmp_path: pathlib.Path) -> None:
+    config = parse_config([f"--run-dir={tmp_path}", "--seed=1"], "")
+    check_resumable(config)
+    save_config(config, tmp_path)
+    check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--minutes=9", "--threads=1"], ""))
+    with pytest.raises(ValueError, match=r"ghn\.hid was 32, now 16"):
+        check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--hid=16"], ""))
+    with pytest.raises(ValueError, match=r"run\.seed was 1, now 2"):
+        check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=2"], ""))
+
+
+def test_a_few_images_of_each_class_can_be_trained_on() -> None:
+    options = ["--preset=demo", "--images-per-class=7", "--seed=3"]
+    _, images = resolve(parse_config(options, ""))
+    assert isinstance(images, ImageSet)
+    np.testing.assert_array_equal(np.bincount(images.train.labels), np.full(10, 7))
+
+
+def test_a_few_images_of_each_class_need_a_set_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghn_jax.metatraining.loop.load_images", lambda *_: "a stream")
+    with pytest.raises(ValueError, match="needs a set that fits in memory; 'imagenet2012' is streamed"):
+        resolve(parse_config(["--dataset=imagenet2012", "--images-per-class=7"], ""))
+
+
+def test_an_unresolved_configuration_has_no_task() -> None:
+    with pytest.raises(ValueError, match="resolve the configuration"):
+        _ = TrainConfig().task
