@@ -50,7 +50,7 @@ class NaiveGHN:
         hidden = []
         for kind, shape in zip(graph.node_types, graph.node_shapes, strict=True):
             h = encoder["embed"][int(kind)]
-            if self.config.shape_encoding:
+            if self.config.encoder.shape_encoding:
                 shapes = encoder["shape_enc"]
                 rows = [shapes["embed_channel"][channels[min(s, len(channels) - 1)]] for s in shape[:2]]
                 rows += [shapes["embed_spatial"][spatial[min(s, len(spatial) - 1)]] for s in shape[2:]]
@@ -59,13 +59,13 @@ class NaiveGHN:
         return hidden
 
     def pass_messages(self, distances: np.ndarray, hidden: list[Array]) -> None:
-        config, weights = self.config, self.params["gnn"]
+        config, weights = self.config.encoder, self.params["gnn"]
         names = ("mlp", "mlp_ve") if config.virtual_edges else ("mlp",)
         for _ in range(config.rounds):
             for reverse in (False, True)[: 2 if config.backward_sweep else 1]:
                 messages: dict[int, Layer] = {}
                 for i in range(len(hidden))[:: -1 if reverse else 1]:
-                    heard = self.xp.zeros(config.hid)
+                    heard = self.xp.zeros(self.config.hid)
                     for j, message in messages.items():
                         s = float(distances[i, j] if reverse else distances[j, i])
                         if s == 1:
@@ -77,11 +77,11 @@ class NaiveGHN:
 
     def states(self, graph: ArchGraph) -> list[Array]:
         hidden = self.encode(graph)
-        if self.config.hypernet == "mlp":
+        if self.config.encoder.kind == "mlp":
             hidden = [self.relu(self.two_layers(self.params["gnn"]["fc"], h)) for h in hidden]
         else:
-            self.pass_messages(graph.distances(self.config.cutoff), hidden)
-        if self.config.layernorm:
+            self.pass_messages(graph.distances(self.config.encoder.cutoff), hidden)
+        if self.config.encoder.layernorm:
             scale, bias = self.params["ln"]["scale"], self.params["ln"]["bias"]
             hidden = [(h - h.mean()) / self.xp.sqrt(h.var() + 1e-5) * scale + bias for h in hidden]
         return hidden
@@ -89,7 +89,7 @@ class NaiveGHN:
     def slab(self, h: Array) -> Array:
         """Whole slab (S, S, I, O)."""
         decoder = self.params["decoder"]
-        if self.config.decoder == "mlp":
+        if self.config.decoder.kind == "mlp":
             return self.two_layers(decoder["mlp"], h)
         hidden = self.relu(self.affine(decoder["conv_0"], self.relu(self.affine(decoder["fc"], h))))
         return self.affine(decoder["conv_2"], hidden)
@@ -97,7 +97,7 @@ class NaiveGHN:
     def classifier(self, h: Array) -> Array:
         """(1, 1, I or 1, K)."""
         decoder = self.params["decoder"]
-        if self.config.decoder == "mlp":
+        if self.config.decoder.kind == "mlp":
             hidden = self.relu(self.affine(decoder["mlp"]["fc_0"], h))
             return self.affine(decoder["class_layer_predictor"], hidden)[None, None]
         return self.affine(decoder["class_layer_predictor"], self.relu(self.slab(h)[:1, :1]))

@@ -11,9 +11,10 @@ from ghn_jax.hypernet.checkpoints.own import save_checkpoint as save_checkpoint
 from ghn_jax.hypernet.checkpoints.own import save_file as save_file
 from ghn_jax.hypernet.config import GHNConfig as GHNConfig
 from ghn_jax.hypernet.ghn import GHN as GHN
+from ghn_jax.hypernet.ghn import init_ghn as init_ghn
 from ghn_jax.hypernet.grouping import PreparedBatch as PreparedBatch
 from ghn_jax.hypernet.grouping import prepare as prepare
-from ghn_jax.hypernet.initialisation import init_ghn as init_ghn
 from ghn_jax.hypernet.prediction import FlatParams as FlatParams
+from ghn_jax.hypernet.prediction import compile_for as compile_for
 from ghn_jax.hypernet.prediction import predict_params as predict_params
 from ghn_jax.hypernet.prediction import predict_with_vjp as predict_with_vjp

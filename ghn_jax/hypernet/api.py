@@ -16,7 +16,7 @@ from ghn_jax.hypernet import programs
 from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN, load_ghn
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN
 from ghn_jax.hypernet.grouping import prepare
-from ghn_jax.hypernet.prediction import predict_from_states
+from ghn_jax.hypernet.prediction import decode_states
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def predict(
     loaded = _resolve(ghn)
     prepared = prepare(loaded.config, [graph], classifier)
     states = programs.embed_program(loaded.ghn)(loaded.variables, prepared.batch)
-    (flat,) = predict_from_states(loaded.ghn, loaded.variables, states, prepared)
+    (flat,) = decode_states(loaded.ghn, loaded.variables, states, prepared)
     if jnp.dtype(dtype) != jnp.float32:
         flat = {path: array.astype(dtype) for path, array in flat.items()}
     result: dict[str, Any] = {"params": flax.traverse_util.unflatten_dict(flat)}
@@ -86,7 +86,7 @@ def embed(graphs: Sequence[ArchGraph], ghn: PretrainedGHN | str | None = None, *
     order = sorted(range(len(graphs)), key=lambda place: graphs[place].num_nodes)
     for start in range(0, len(graphs), at_once):
         places = order[start : start + at_once]
-        batch = batch_graphs([graphs[place] for place in places], cutoff=loaded.config.cutoff)
+        batch = batch_graphs([graphs[place] for place in places], cutoff=loaded.config.encoder.cutoff)
         states = np.asarray(jax.device_get(program(loaded.variables, batch)))
         for place, rows in zip(places, batch.unpad(states), strict=True):
             embeddings[place] = rows.mean(axis=0)

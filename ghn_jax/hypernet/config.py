@@ -1,7 +1,15 @@
-"""`GHNConfig`: everything that defines a graph hypernetwork, with the paper's presets and ablations."""
+"""`GHNConfig`: everything that defines a graph hypernetwork, with the paper's presets."""
 
 import dataclasses
-from typing import Literal
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ghn_jax.hypernet.decoders.conv import ConvDecoderConfig
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
+from ghn_jax.hypernet.protocols import DECODERS, ENCODERS, DecoderConfig, EncoderConfig
 
 Dataset = Literal["cifar10", "imagenet"]
 
@@ -11,7 +19,7 @@ _TASKS: dict[str, tuple[tuple[int, int, int, int], int]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class GHNConfig:
     """Static description of a hypernetwork (paper, section 3 and Table 4 for the ablations). Default: GHN-2, CIFAR-10.
 
@@ -19,29 +27,17 @@ class GHNConfig:
       max_shape: (O, I, S, S), the largest tensor decoded at once; larger ones are tiled.
       num_classes: K, classes of the task.
       hid: D, width of node states; a multiple of 4.
-      hypernet: "gatedgnn", or "mlp" for the baseline without message passing.
-      decoder: "conv" or "mlp".
-      virtual_edges: whether nodes also hear those up to `s_max` edges away (Eq. 4).
-      s_max: largest distance of a virtual edge.
       normalization: of predicted tensors: "fan_in" (section 3.3), "fan_out" (ablation) or "none" (GHN-1).
-      layernorm: LayerNorm of the states before they are decoded.
-      backward_sweep: False for the ablation with a forward sweep only.
-      rounds: T, repetitions of the sweeps.
-      shape_encoding: False for the ablation without shapes in the node features.
+      encoder: from graphs to node states; its kind and options.
+      decoder: from node states to tensors; its kind and options.
     """
 
     max_shape: tuple[int, int, int, int] = (64, 64, 11, 11)
     num_classes: int = 10
     hid: int = 32
-    hypernet: Literal["gatedgnn", "mlp"] = "gatedgnn"
-    decoder: Literal["conv", "mlp"] = "conv"
-    virtual_edges: bool = True
-    s_max: int = 50
     normalization: Literal["fan_in", "fan_out", "none"] = "fan_in"
-    layernorm: bool = True
-    backward_sweep: bool = True
-    rounds: int = 1
-    shape_encoding: bool = True
+    encoder: EncoderConfig = dataclasses.field(default_factory=GatedGNNConfig)
+    decoder: DecoderConfig = dataclasses.field(default_factory=ConvDecoderConfig)
 
     def __post_init__(self) -> None:
         if len(self.max_shape) != 4 or any(size < 1 for size in self.max_shape):
@@ -50,33 +46,16 @@ class GHNConfig:
             raise ValueError(f"GHN config: the last two sizes of max_shape must be equal, got {self.max_shape}")
         if self.hid < 4 or self.hid % 4:
             raise ValueError(f"GHN config: hid must be a positive multiple of 4, got {self.hid}")
-        if self.num_classes < 1 or self.rounds < 1:
+        if self.num_classes < 1:
+            raise ValueError(f"GHN config: num_classes must be positive, got {self.num_classes}")
+        if self.normalization not in ("fan_in", "fan_out", "none"):
             raise ValueError(
-                f"GHN config: num_classes and rounds must be positive, got {self.num_classes}, {self.rounds}"
+                f"GHN config: normalization must be one of fan_in, fan_out, none, got {self.normalization!r}"
             )
-        if not 1 <= self.s_max <= 250:
-            raise ValueError(f"GHN config: s_max must be between 1 and 250, got {self.s_max}")
-        for field, value, known in (
-            ("hypernet", self.hypernet, ("gatedgnn", "mlp")),
-            ("decoder", self.decoder, ("conv", "mlp")),
-            ("normalization", self.normalization, ("fan_in", "fan_out", "none")),
-        ):
-            if value not in known:
-                raise ValueError(f"GHN config: {field} must be one of {', '.join(known)}, got {value!r}")
 
-    @property
-    def cutoff(self) -> int:
-        """Largest distance that the sweeps use."""
-        return self.s_max if self.virtual_edges else 1
-
-    @property
-    def vector_size(self) -> int:
-        """Length of a decoded vector before fitting."""
-        return max(self.max_shape[:2])
-
-    def replace(self, **changes: object) -> "GHNConfig":
+    def replace(self, **changes: Any) -> "GHNConfig":
         """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(self, **changes)
 
     @classmethod
     def preset(cls, name: Literal["ghn1", "ghn2", "mlp"], dataset: Dataset = "cifar10") -> "GHNConfig":
@@ -90,10 +69,87 @@ class GHNConfig:
         max_shape, num_classes = _TASKS[dataset]
         ghn2 = cls(max_shape=max_shape, num_classes=num_classes)
         presets = {
-            "ghn1": ghn2.replace(virtual_edges=False, normalization="none", layernorm=False),
+            "ghn1": ghn2.replace(normalization="none", encoder=GatedGNNConfig(virtual_edges=False, layernorm=False)),
             "ghn2": ghn2,
-            "mlp": ghn2.replace(hypernet="mlp"),
+            "mlp": ghn2.replace(encoder=MLPEncoderConfig()),
         }
         if name not in presets:
             raise ValueError(f"no preset {name!r}; known: {', '.join(presets)}")
         return presets[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested JSON objects; those of encoder and decoder begin with their "kind"."""
+        return {
+            field.name: {"kind": value.kind, **dataclasses.asdict(value)}
+            if isinstance(value := getattr(self, field.name), EncoderConfig | DecoderConfig)
+            else value
+            for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> "GHNConfig":
+        """The configuration that `to_json` described, or one of the flat form of version 0.1.
+
+        Raises:
+          ValueError: for missing or unknown fields, values of another type or out of range; names the field.
+        """
+        data = _from_flat(data) if isinstance(data, Mapping) and "hypernet" in data else data
+        parts = {"encoder": ENCODERS, "decoder": DECODERS}
+        values = _fields(cls, data, "GHN config")
+        return cls(**{**values, **{name: _part(values[name], name, kinds) for name, kinds in parts.items()}})
+
+
+def _part(data: Any, name: str, kinds: Mapping[str, Any]) -> Any:
+    """An encoder's or decoder's options from JSON."""
+    where = f"GHN config: {name}"
+    if not isinstance(data, Mapping) or data.get("kind") not in kinds:
+        raise ValueError(f"{where} must be an object whose kind is one of {', '.join(kinds)}, got {data!r}")
+    kind = kinds[data["kind"]]
+    return kind(**_fields(kind, {key: value for key, value in data.items() if key != "kind"}, where))
+
+
+def _fields(cls: type, data: Any, where: str) -> dict[str, Any]:
+    """Checked values of all fields of a dataclass; nested dataclasses are left as they are."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where} must be an object, got {data!r}")
+    for problem, wrong in (("lacks", set(names) - set(data)), ("has the unknown", set(data) - set(names))):
+        if wrong:
+            raise ValueError(f"{where} {problem} {', '.join(sorted(map(str, wrong)))}")
+    hints = typing.get_type_hints(cls)
+    return {name: _checked(hints[name], data[name], f"{where}: {name}") for name in names}
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    """A value from JSON as the annotated type, exactly: True is no int, 1.0 neither."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        valid = any(type(value) is type(choice) and value == choice for choice in arguments)
+    elif origin is tuple:
+        every = arguments[:1] * len(value) if arguments[1:] == (...,) and isinstance(value, list | tuple) else arguments
+        valid = isinstance(value, list | tuple) and len(value) == len(every)
+        if valid:
+            return tuple(_checked(part, item, where) for part, item in zip(every, value, strict=True))
+    elif origin in (typing.Union, types.UnionType):
+        valid = value is None and types.NoneType in arguments
+        if not valid:
+            return _checked(next(part for part in arguments if part is not types.NoneType), value, where)
+    elif hint is float:
+        valid = type(value) in (int, float)
+        value = float(value) if valid else value
+    else:
+        valid = type(value) is hint or hint in (EncoderConfig, DecoderConfig)
+    if not valid:
+        raise ValueError(f"{where} must be {getattr(hint, '__name__', hint)}, got {value!r}")
+    return value
+
+
+def _from_flat(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested form of a configuration of version 0.1, which was one flat object."""
+    data = dict(flat)
+    kind = data.pop("hypernet")
+    options = {field.name: data.pop(field.name) for field in dataclasses.fields(GatedGNNConfig) if field.name in data}
+    # The baseline had the other encoder's options too, and did not use them.
+    own = {field.name for field in dataclasses.fields(ENCODERS.get(kind, GatedGNNConfig))}
+    of_encoder = {name: value for name, value in options.items() if name in own}
+    return {**data, "encoder": {"kind": kind, **of_encoder}, "decoder": {"kind": data.get("decoder")}}

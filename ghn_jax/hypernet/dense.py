@@ -1,4 +1,8 @@
-"""Linear layers and embeddings initialised as PyTorch's defaults, so that training behaves like the release's."""
+"""Linear layers, initialised as PyTorch's defaults are, so that training behaves like the release's.
+
+All products of the hypernetwork are in full float32 (`PRECISION`): it is small beside the networks, and the reduced
+precision that GPUs and TPUs otherwise use would show in every predicted weight.
+"""
 
 import math
 
@@ -6,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
+
+PRECISION = jax.lax.Precision.HIGHEST
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
@@ -18,17 +24,25 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return init
 
 
-class Linear(nn.Module):
-    """Linear map of the last axis onto `features`, which may be several axes: kernel (D, *features).
+def dense(in_features: int, features: tuple[int, ...] | int) -> nn.DenseGeneral:
+    """A layer (..., in) -> (..., *features) that is always used whole."""
+    init = fan_in_uniform(in_features)
+    return nn.DenseGeneral(features, kernel_init=init, bias_init=init, precision=PRECISION)
 
-    Callers that need only a part of the output slice `weights` themselves.
-    """
+
+def layer_norm() -> nn.LayerNorm:
+    """LayerNorm over the last axis, eps 1e-5, in the two-pass form."""
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
+
+
+class Linear(nn.Module):
+    """A linear layer (D, *features) of which callers take the part that they need."""
 
     in_features: int
     features: tuple[int, ...]
 
     def setup(self) -> None:
-        """Creates the layers."""
+        """Creates the weights."""
         init = fan_in_uniform(self.in_features)
         self.kernel = self.param("kernel", init, (self.in_features, *self.features))
         self.bias = self.param("bias", init, self.features)
@@ -37,49 +51,34 @@ class Linear(nn.Module):
         """Kernel (D, *features) and bias (*features)."""
         return self.kernel, self.bias
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """(..., D) -> (..., *features)."""
-        return affine(inputs, self.kernel, self.bias)
+    def part(self, inputs: jax.Array, *index: slice | int) -> jax.Array:
+        """(..., D) -> (..., *features[index]), computing no more than that."""
+        return affine(inputs, self.kernel[(slice(None), *index)], self.bias[index])
 
 
 def affine(inputs: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """(..., D) by (D, *features) plus (*features) -> (..., *features), as one matrix product."""
-    features = bias.shape
     rows = inputs.reshape(-1, inputs.shape[-1])
-    output = rows @ kernel.reshape(kernel.shape[0], -1) + bias.reshape(1, -1)
-    return output.reshape(*inputs.shape[:-1], *features)
+    output = jnp.matmul(rows, kernel.reshape(kernel.shape[0], -1), precision=PRECISION) + bias.reshape(1, -1)
+    return output.reshape(*inputs.shape[:-1], *bias.shape)
 
 
 class MLP(nn.Module):
-    """Two linear layers (`fc_0`, `fc_2` as in the release); ReLU between, and after the last if `relu_last`."""
+    """Two linear layers, named as in the release: `fc_0` is used whole, `fc_2` may be used in part; ReLU between."""
 
     in_features: int
     hidden: int
     features: tuple[int, ...]
-    relu_last: bool = True
 
     def setup(self) -> None:
         """Creates the layers."""
-        self.fc_0 = Linear(self.in_features, (self.hidden,))
+        self.fc_0 = dense(self.in_features, self.hidden)
         self.fc_2 = Linear(self.hidden, self.features)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """(..., D) -> (..., *features)."""
-        output = self.fc_2(nn.relu(self.fc_0(inputs)))
-        return nn.relu(output) if self.relu_last else output
+    def first(self, inputs: jax.Array) -> jax.Array:
+        """(..., D) -> (..., hidden), after the ReLU."""
+        return nn.relu(self.fc_0(inputs))
 
-
-class LayerNorm(nn.Module):
-    """LayerNorm over the last axis, eps 1e-5, in the two-pass form."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """(..., D) -> (..., D)."""
-        scale = self.param("scale", nn.initializers.ones, (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        centred = inputs - inputs.mean(-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
-        ones = (1,) * (inputs.ndim - 1)
-        return normed * scale.reshape(*ones, -1) + bias.reshape(*ones, -1)
+    def __call__(self, inputs: jax.Array, *index: slice | int) -> jax.Array:
+        """(..., D) -> (..., *features[index])."""
+        return self.fc_2.part(self.first(inputs), *index)

@@ -1,67 +1,95 @@
-"""`GHN`: the whole hypernetwork as one Flax module whose methods are pure functions of arrays."""
+"""`GHN`: an encoder and a decoder as one hypernetwork, whose methods are pure functions of arrays."""
 
-import flax.linen as nn
+import dataclasses
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ghn_jax.graphs.batching import GraphBatch
+from ghn_jax.graphs.arch_graph import ArchGraph
+from ghn_jax.graphs.batching import GraphBatch, batch_graphs
+from ghn_jax.graphs.param_spec import ParamSpec, Role
+from ghn_jax.graphs.vocabulary import Primitive
 from ghn_jax.hypernet.config import GHNConfig
-from ghn_jax.hypernet.decoders.slabs import ConvDecoder, MLPDecoder, SlabShape, VectorDecoder
-from ghn_jax.hypernet.dense import LayerNorm
-from ghn_jax.hypernet.encoders.gated_gnn import GatedGNN, MLPBaseline
-from ghn_jax.hypernet.encoders.node_features import NodeEncoder
+from ghn_jax.hypernet.protocols import Decoder, DecodingKey, Encoder
+
+Variables = Any
+"""A pytree {"params": ...} of the hypernetwork's weights, or its gradient."""
 
 
-class GHN(nn.Module):
-    """Graph hypernetwork: node states by message passing, then slabs of weights.
+@dataclasses.dataclass(frozen=True)
+class GHN:
+    """Graph hypernetwork: node states, then tensors (paper, Eq. 2). Hashable, so that it keys compiled programs.
 
     All methods are batched, pure and differentiable. For several devices, compile them with the leading axis (graphs,
     or rows that are decoded) sharded over the mesh.
+
+    Attributes:
+      config: encoder, decoder and their sizes.
     """
 
     config: GHNConfig
 
-    def setup(self) -> None:
-        """Creates the layers."""
-        config = self.config
-        self.encoder = NodeEncoder(config)
-        self.gnn = GatedGNN(config) if config.hypernet == "gatedgnn" else MLPBaseline(config)
-        if config.layernorm:
-            self.ln = LayerNorm(config.hid)
-        self.decoder = ConvDecoder(config) if config.decoder == "conv" else MLPDecoder(config)
-        self.decoder_1d = VectorDecoder(config)
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """The Flax module from graphs to states."""
+        return self.config.encoder.build(self.config)
 
-    def __call__(self, batch: GraphBatch) -> jax.Array:
-        """States (G, N, D) that are decoded; zeros in padded rows. Distances above the config's cutoff are ignored."""
-        types, shapes = batch.graph.nodes["type"], batch.graph.nodes["shape"]
-        states = self.encoder(jnp.asarray(types), jnp.asarray(shapes))[batch.rows]
-        distances = jnp.asarray(batch.distances)
-        distances = jnp.where(distances <= self.config.cutoff, distances, 0)
-        states = self.gnn(states, distances, jnp.asarray(batch.num_nodes).max())
-        if self.config.layernorm:
-            states = self.ln(states)
-        return jnp.where(batch.node_mask[..., None], states, 0.0)
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """The Flax module from states to tensors."""
+        return self.config.decoder.build(self.config)
 
-    def decode_kernels(self, states: jax.Array, shape: SlabShape) -> jax.Array:
-        """(B, D) -> slabs (B, kh, kw, in, out) of convolutions, inner linear layers and position tables."""
-        return self.decoder(states, shape)
+    def embed(self, variables: Variables, batch: GraphBatch) -> jax.Array:
+        """States (G, N, D) that are decoded; zeros in padded rows."""
+        states = self.encoder.apply(variables, batch)
+        return jnp.where(jnp.asarray(batch.node_mask)[..., None], states, 0.0)
 
-    def decode_classifier(self, states: jax.Array, in_size: int) -> jax.Array:
-        """(B, D) -> slabs (B, 1, 1, in, K) of the classifier's weight."""
-        return self.decoder.classifier(states, in_size)
+    def decode(self, variables: Variables, rows: jax.Array, key: DecodingKey) -> jax.Array:
+        """States (B, D) of tensors of one group -> (B, ...), what each is cut from."""
+        return self.decoder.apply(variables, rows, key, method="decode")
 
-    def decode_vectors(self, states: jax.Array) -> jax.Array:
-        """(B, D) -> (B, 2, max(O, I)): norm weights (row 0) and biases (row 1)."""
-        return self.decoder_1d(states)
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh weights."""
+        graph = ArchGraph.build("single input", [Primitive.INPUT], np.zeros((1, 4), np.int32), [], [])
+        encoder = self.encoder.init(key, batch_graphs([graph], (2,)))["params"]
+        decoder = self.decoder.init(key, jnp.zeros((1, self.config.hid)), method=self._decode_every_role)["params"]
+        variables = {"params": {**encoder, **decoder}}
+        of_encoder, of_decoder = split_weights(variables)
+        if of_encoder.keys() != encoder.keys() or of_decoder.keys() != decoder.keys():
+            raise ValueError(
+                f"weights of the decoder {self.config.decoder.kind!r} must have names that begin with 'decoder', and "
+                f"those of no encoder may: got {', '.join(decoder)} and {', '.join(encoder)}"
+            )
+        return variables
 
-    def decode_classifier_bias(self, states: jax.Array) -> jax.Array:
-        """(B, D) -> (B, 2, K); row 1 is the classifier's bias."""
-        return self.decoder_1d.classifier(states)
+    def _decode_every_role(self, decoder: Decoder, rows: jax.Array) -> list[jax.Array]:
+        """Touches every weight of a decoder."""
+        classes = self.config.num_classes
+        specs = [
+            ParamSpec((role.value,), shape, axes, role, 0)
+            for role, shape, axes in (
+                (Role.KERNEL, (1, 1, 1, 1), "HWIO"),
+                (Role.POSITION, (1, 1, 1, 1), "OHWI"),
+                (Role.SCALE, (1,), "O"),
+                (Role.NORM_BIAS, (1,), "O"),
+                (Role.BIAS, (1,), "O"),
+                (Role.CLASSIFIER_KERNEL, (1, classes), "IO"),
+                (Role.CLASSIFIER_BIAS, (classes,), "O"),
+            )
+        ]
+        return [decoder.decode(rows, decoder.key(spec)) for spec in specs]
 
-    def initialise(self, batch: GraphBatch) -> jax.Array:
-        """Touches every weight once, for `init`."""
-        states = self(batch)
-        rows = states[:, 0]
-        one = (1, 1, 1, 1)
-        parts = (self.decode_kernels(rows, one), self.decode_classifier(rows, 1), self.decode_classifier_bias(rows))
-        return sum((part.sum() for part in parts), states.sum())
+
+def split_weights(variables: Variables) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights of the encoder and of the decoder, by name: all of the decoder's, and no other, begin with "decoder"."""
+    params = variables["params"]
+    names = {name for name in params if name.startswith("decoder")}
+    return {name: params[name] for name in params if name not in names}, {name: params[name] for name in names}
+
+
+def init_ghn(ghn: GHN, key: jax.Array) -> Variables:
+    """Variables {"params": ...} drawn as PyTorch's defaults would be."""
+    return jax.jit(ghn.init)(key)

@@ -1,7 +1,6 @@
-"""Prediction of whole networks, and the way back of their gradients."""
+"""Prediction: encode the graphs, decode tensors in groups, fit each, assemble; and the gradient back (paper, Eq. 2)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,8 @@ import numpy as np
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.hypernet import programs
-from ghn_jax.hypernet.ghn import GHN
+from ghn_jax.hypernet.ghn import GHN, Variables, split_weights
 from ghn_jax.hypernet.grouping import Chunk, Member, PreparedBatch, prepare
-from ghn_jax.hypernet.programs import Variables
 
 FlatParams = dict[Path, jax.Array]
 """Parameters of one network: {path: array}."""
@@ -24,14 +22,6 @@ Tensors = dict[tuple[int, Path, tuple[int, ...]], jax.Array]
 """Arrays by architecture, path and index."""
 
 
-class _Decoded(NamedTuple):
-    """What the backward pass needs of a chunk; vectors stay, since fitting them is not linear."""
-
-    chunk: Chunk
-    rows: jax.Array
-    vectors: jax.Array | None
-
-
 def predict_params(ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch) -> list[FlatParams]:
     """Parameters of every architecture, in the order of the graphs.
 
@@ -41,16 +31,21 @@ def predict_params(ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] |
       graphs: architectures, or what `prepare` made of them.
 
     Raises:
-      ValueError: for a graph above the largest bucket or a classifier that the GHN does not predict.
+      ValueError: where `prepare` does.
     """
-    return predict_from_states(ghn, variables, *_states(ghn, variables, graphs))
+    prepared = _prepared(ghn, graphs)
+    states = programs.embed_program(ghn)(variables, prepared.batch)
+    return decode_states(ghn, variables, states, prepared)
 
 
-def predict_from_states(ghn: GHN, variables: Variables, states: jax.Array, prepared: PreparedBatch) -> list[FlatParams]:
-    """As `predict_params`, from the states (G, N, D) of `prepared.batch`."""
+def decode_states(ghn: GHN, variables: Variables, states: jax.Array, prepared: PreparedBatch) -> list[FlatParams]:
+    """Parameters of every architecture from the states (G, N, D) of `prepared.batch`."""
+    _, weights = split_weights(variables)
     tensors: Tensors = {}
     for chunk in prepared.chunks:
-        _decode_and_fit(ghn, variables, states, chunk, tensors)
+        rows = programs.take_rows(states, chunk.nodes)
+        for member, row in _decode(ghn, weights, rows, chunk):
+            tensors[member.tensor] = programs.fit_program(ghn, member.kind)(row)
     return _assemble(prepared, tensors)
 
 
@@ -72,71 +67,75 @@ def predict_with_vjp(
       to the gradient, a pytree like `variables`.
 
     Raises:
-      ValueError: for a graph above the largest bucket or a classifier that the GHN does not predict.
+      ValueError: where `prepare` does.
     """
-    prepared = graphs if isinstance(graphs, PreparedBatch) else prepare(ghn.config, graphs)
-    states, states_vjp = programs.embed_with_vjp_program(ghn)(variables, prepared.batch)
+    prepared = _prepared(ghn, graphs)
+    of_encoder, weights = split_weights(variables)
+    states, embed_vjp = programs.embed_with_vjp_program(ghn)(of_encoder, prepared.batch)
     tensors: Tensors = {}
-    decoded = [_decode_and_fit(ghn, variables, states, chunk, tensors) for chunk in prepared.chunks]
+    decoded: list[tuple[Chunk, jax.Array, list[Callable]]] = []
+    for chunk in prepared.chunks:
+        rows, fit_vjps = programs.take_rows(states, chunk.nodes), []
+        for member, row in _decode(ghn, weights, rows, chunk):
+            tensors[member.tensor], fit_vjp = programs.fit_with_vjp_program(ghn, member.kind)(row)
+            fit_vjps.append(fit_vjp)
+        decoded.append((chunk, rows, fit_vjps))
 
     def vjp(cotangents: Sequence[Mapping[Path, jax.Array]]) -> Variables:
         if len(cotangents) != len(prepared.graphs):
             raise ValueError(f"expected cotangents of {len(prepared.graphs)} networks, got {len(cotangents)}")
-        to_states, decoders = programs.zeros_like(
-            (states, {name: variables["params"][name] for name in ("decoder", "decoder_1d")})
-        )
-        for part in decoded:
-            cotangent = _fold(ghn, part, cotangents)
-            if cotangent is None:
-                continue
-            name = programs.module_name(part.chunk.key)
-            backward = programs.decode_backward_program(ghn, part.chunk.key)
-            decoders[name], to_rows = backward(decoders[name], variables["params"][name], part.rows, cotangent)
-            to_states = programs.add_rows(to_states, to_rows, part.chunk.nodes)
-        gradient = programs.apply_vjp(states_vjp, to_states)
-        return {**gradient, "params": {**gradient["params"], **decoders}}
+        to_states, to_weights = programs.zeros_like((states, weights))
+        for chunk, rows, fit_vjps in decoded:
+            to_decoded = _fit_backward(chunk, fit_vjps, cotangents)
+            if to_decoded is not None:
+                backward = programs.decode_backward_program(ghn, chunk.key)
+                to_weights, to_rows = backward(to_weights, weights, rows, *to_decoded)
+                to_states = programs.add_rows(to_states, to_rows, chunk.nodes)
+        return {"params": {**programs.apply_vjp(embed_vjp, to_states), **to_weights}}
 
     return _assemble(prepared, tensors), vjp
 
 
-def _states(
-    ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch
-) -> tuple[jax.Array, PreparedBatch]:
-    prepared = graphs if isinstance(graphs, PreparedBatch) else prepare(ghn.config, graphs)
-    return programs.embed_program(ghn)(variables, prepared.batch), prepared
+def compile_for(ghn: GHN, variables: Variables, prepared: PreparedBatch) -> None:
+    """Compiles what `predict_with_vjp` of a prepared batch and its vjp need, by running them once on zero cotangents.
+
+    Only `prepared.programs()` decides what is compiled, so a caller can skip batches that need nothing new.
+
+    Args:
+      ghn: the hypernetwork.
+      variables: weights, or anything of their shapes, on the device that is to run.
+      prepared: what `prepare` made of graphs.
+    """
+    networks, vjp = predict_with_vjp(ghn, variables, prepared)
+    jax.block_until_ready(vjp(jax.tree.map(jnp.zeros_like, networks)))
 
 
-def _decode_and_fit(ghn: GHN, variables: Variables, states: jax.Array, chunk: Chunk, tensors: Tensors) -> _Decoded:
-    rows = programs.take_rows(states, chunk.nodes)
-    weights = variables["params"][programs.module_name(chunk.key)]
+def _prepared(ghn: GHN, graphs: Sequence[ArchGraph] | PreparedBatch) -> PreparedBatch:
+    return graphs if isinstance(graphs, PreparedBatch) else prepare(ghn.config, graphs)
+
+
+def _decode(ghn: GHN, weights: programs.Weights, rows: jax.Array, chunk: Chunk) -> Iterator[tuple[Member, jax.Array]]:
+    """Every tensor of a chunk and what it is cut from."""
     decoded = programs.decode_program(ghn, chunk.key)(weights, rows)
-    if chunk.key.has_slabs:
-        for member in chunk.members:
-            fit = programs.fit_kernel_program(ghn, member.kind)
-            tensors[member.key] = fit(programs.take_slab(decoded, np.int32(member.row)))
-        return _Decoded(chunk, rows, None)
-    for member in chunk.members:
-        fit = programs.fit_vector_program(ghn, member.spec.shape)
-        tensors[member.key] = fit(decoded, programs.vector_place(member.row, member.spec.role))
-    return _Decoded(chunk, rows, decoded)
+    for place, member in enumerate(chunk.members):
+        yield member, programs.take_row(decoded, np.int32(place))
 
 
-def _fold(ghn: GHN, part: _Decoded, cotangents: Sequence[Mapping[Path, jax.Array]]) -> jax.Array | None:
-    """Cotangent of what was decoded in a chunk; None if no tensor of it has one."""
-    given = [(member, _cotangent(cotangents[member.architecture], member)) for member in part.chunk.members]
-    values = [(member, value) for member, value in given if value is not None]
-    if not values:
+def _fit_backward(
+    chunk: Chunk, fit_vjps: Sequence[Callable], cotangents: Sequence[Mapping[Path, jax.Array]]
+) -> tuple[list[jax.Array], np.ndarray] | None:
+    """Cotangents of a chunk's decoded rows and which of them count; None if no tensor of it has one."""
+    values = [_cotangent(cotangents[member.architecture], member) for member in chunk.members]
+    given = np.zeros(len(chunk.nodes), bool)
+    given[: len(values)] = [value is not None for value in values]
+    if not given.any():
         return None
-    shape = programs.row_shape(ghn, part.chunk.key)
-    total = programs.zeros_program((len(part.chunk.nodes), *shape))()
-    for member, value in values:
-        if part.vectors is None:
-            row = programs.fold_kernel_program(ghn, member.kind, shape)(value)
-            total = programs.put_slab(total, row, np.int32(member.row))
-        else:
-            place = programs.vector_place(member.row, member.spec.role)
-            total = programs.fold_vector_program(ghn, member.spec.shape)(total, part.vectors, place, value)
-    return total
+    to_rows = [
+        None if value is None else programs.apply_vjp(vjp, value) for value, vjp in zip(values, fit_vjps, strict=True)
+    ]
+    filling = next(row for row in to_rows if row is not None)
+    to_rows += [None] * (len(given) - len(to_rows))
+    return [filling if row is None else row for row in to_rows], given
 
 
 def _cotangent(cotangents: Mapping[Path, jax.Array], member: Member) -> jax.Array | None:

@@ -154,6 +154,8 @@ def imagenet_scale(config: TrainConfig) -> TrainConfig:
 
 def to_json(config: Any) -> Any:
     """A configuration as JSON objects."""
+    if isinstance(config, GHNConfig):
+        return config.to_json()
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
     return str(config) if isinstance(config, pathlib.Path) else config
@@ -175,7 +177,6 @@ def load_config(folder: pathlib.Path) -> TrainConfig:
     if not path.exists():
         raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
     data = json.loads(path.read_text())
-    data["ghn"]["max_shape"] = tuple(data["ghn"]["max_shape"])
     data["optimiser"]["milestones"] = tuple(data["optimiser"]["milestones"])
     for group, field in (("run", "run_dir"), ("architectures", "architecture_file")):
         if data[group][field] is not None:
@@ -183,11 +184,14 @@ def load_config(folder: pathlib.Path) -> TrainConfig:
     groups = {
         "images": ImageConfig,
         "architectures": ArchitectureConfig,
-        "ghn": GHNConfig,
         "optimiser": OptimiserConfig,
         "run": RunConfig,
     }
-    return TrainConfig(data["preset"], **{name: kind(**data[name]) for name, kind in groups.items()})
+    try:
+        ghn = GHNConfig.from_json(data["ghn"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return TrainConfig(data["preset"], ghn=ghn, **{name: kind(**data[name]) for name, kind in groups.items()})
 
 
 def check_resumable(config: TrainConfig) -> None:

@@ -7,41 +7,51 @@ from hypothesis import strategies as st
 from small_graphs import mixed_graph, random_graph
 
 from ghn_jax.graphs import ArchGraph, Primitive
-from ghn_jax.graphs.batching import BUCKETS, Bucket, batch_graphs, choose_bucket
+from ghn_jax.graphs.batching import BUCKETS, batch_graphs, choose_bucket
 
 GRAPHS = [random_graph(0, 12), mixed_graph(), random_graph(1, 1), random_graph(2, 30)]
 
 
-def test_rows_lead_back_to_architecture_and_node() -> None:
+def test_a_batch_is_jraphs_batch_of_graphs_that_jraph_padded() -> None:
     batch = batch_graphs(GRAPHS)
-    located = [batch.locate(row) for row in range(sum(graph.num_nodes for graph in GRAPHS))]
-    assert located == [(place, node) for place, graph in enumerate(GRAPHS) for node in range(graph.num_nodes)]
-    for place, graph in enumerate(GRAPHS):
-        for node in range(graph.num_nodes):
-            assert batch.locate(int(batch.rows[place, node])) == (place, node)
-    for row in (-1, len(located)):
-        with pytest.raises(ValueError, match=f"row {row} is padding"):
-            batch.locate(row)
+    edges = len(batch.graph.senders) // batch.num_graphs
+    padded = [jraph.pad_with_graphs(graphs_tuple(graph), batch.width, edges, 2) for graph in GRAPHS]
+    jax.tree.map(np.testing.assert_array_equal, batch.graph, jraph.batch(padded))
+    for graph, own in zip(GRAPHS, padded, strict=True):
+        assert jraph.get_node_padding_mask(own).sum() == graph.num_nodes
+        assert jraph.get_edge_padding_mask(own).sum() == graph.num_edges
+
+
+def graphs_tuple(graph: ArchGraph) -> jraph.GraphsTuple:
+    return jraph.GraphsTuple(
+        nodes={"type": graph.node_types.astype(np.int32), "shape": graph.node_shapes.astype(np.int32)},  # pyright: ignore
+        edges=None,
+        senders=graph.edges[:, 0].astype(np.int32),
+        receivers=graph.edges[:, 1].astype(np.int32),
+        n_node=np.array([graph.num_nodes], np.int32),
+        n_edge=np.array([graph.num_edges], np.int32),
+        globals=None,
+    )
 
 
 def test_types_edges_and_distances_are_those_of_the_graphs() -> None:
     batch = batch_graphs(GRAPHS, cutoff=3)
     assert batch.distances.dtype == np.uint8
     for place, graph in enumerate(GRAPHS):
-        rows = np.asarray(batch.rows)[place, : graph.num_nodes]
-        np.testing.assert_array_equal(batch.graph.nodes["type"][rows], graph.node_types)
-        np.testing.assert_array_equal(batch.graph.nodes["shape"][rows], graph.node_shapes)
         nodes = graph.num_nodes
+        np.testing.assert_array_equal(batch.node_types[place, :nodes], graph.node_types)
+        np.testing.assert_array_equal(batch.node_shapes[place, :nodes], graph.node_shapes)
+        assert not batch.node_types[place, nodes:].any()
+        assert not batch.node_shapes[place, nodes:].any()
         np.testing.assert_array_equal(batch.distances[place, :nodes, :nodes], graph.distances(3))
         assert not batch.distances[place, nodes:].any()
         assert not batch.distances[place, :, nodes:].any()
-    edges = [
-        (int(batch.rows[place, a]), int(batch.rows[place, b])) for place, g in enumerate(GRAPHS) for a, b in g.edges
-    ]
-    real = np.asarray(batch.flat_edge_mask)
-    pairs = np.stack([batch.graph.senders, batch.graph.receivers], axis=1)
-    assert [tuple(pair) for pair in pairs[real].tolist()] == edges
-    assert not batch.flat_node_mask[pairs[~real]].any()
+    unbatched = jraph.unbatch_np(batch.graph)
+    for graph, real, padding in zip(GRAPHS, unbatched[::2], unbatched[1::2], strict=True):
+        np.testing.assert_array_equal(np.stack([real.senders, real.receivers], 1), graph.edges)
+        assert int(padding.n_node[0]) == batch.width - graph.num_nodes
+        assert not padding.senders.any()  # its first row, in its own numbering
+        assert not padding.receivers.any()
 
 
 @settings(max_examples=25, deadline=None)
@@ -53,14 +63,11 @@ def test_masks_and_sizes(sizes: list[int]) -> None:
     assert batch.num_graphs in (1, 2, 4, 8, 16)
     assert batch.num_graphs < 2 * len(graphs)
     np.testing.assert_array_equal(batch.node_mask.sum(1)[: len(sizes)], sizes)
-    assert batch.node_mask.sum() == batch.flat_node_mask.sum() == sum(sizes)
+    assert batch.node_mask.sum() == sum(sizes)
     assert batch.graph_mask.sum() == len(sizes)
     assert [len(part) for part in batch.unpad(batch.node_mask)] == sizes
-    # jraph's own masks agree, since the batch is always padded.
-    np.testing.assert_array_equal(jraph.get_node_padding_mask(batch.graph), batch.flat_node_mask)
-    np.testing.assert_array_equal(jraph.get_edge_padding_mask(batch.graph), batch.flat_edge_mask)
-    assert int(batch.graph.n_node.sum()) == len(batch.flat_node_mask)
-    assert int(batch.graph.n_edge.sum()) == len(batch.flat_edge_mask)
+    assert int(batch.graph.n_node.sum()) == batch.num_graphs * batch.width == len(batch.graph.nodes["type"])
+    assert int(batch.graph.n_edge.sum()) == len(batch.graph.senders) == len(batch.graph.receivers)
 
 
 def test_a_batch_is_a_pytree_whose_structure_knows_no_names() -> None:
@@ -69,21 +76,27 @@ def test_a_batch_is_a_pytree_whose_structure_knows_no_names() -> None:
     assert jax.tree.map(np.shape, first) == jax.tree.map(np.shape, second)
 
 
-def test_the_smallest_bucket_that_holds_all_is_chosen() -> None:
-    assert choose_bucket([random_graph(0, 64)]) == BUCKETS[0]
-    assert choose_bucket([random_graph(0, 65), random_graph(1, 3)]) == BUCKETS[1]
-    assert choose_bucket([random_graph(0, 5)], (Bucket(50, 400), Bucket(5, 40))) == Bucket(5, 40)
+def test_the_smallest_bucket_that_holds_all_and_a_padding_node_is_chosen() -> None:
+    assert choose_bucket([random_graph(0, 63)]) == BUCKETS[0]
+    assert choose_bucket([random_graph(0, 64), random_graph(1, 3)]) == BUCKETS[1]
+    assert choose_bucket([random_graph(0, 5)], (50, 6)) == 6
 
 
 def test_above_the_largest_bucket() -> None:
-    with pytest.raises(ValueError, match=r"architecture 'huge' with 41 nodes.*largest bucket of 40 nodes"):
-        batch_graphs([random_graph(0, 10), random_graph(1, 41, "huge")], (Bucket(20, 160), Bucket(40, 320)))
-    chain = [(node, node + 1) for node in range(9)]
-    skips = [(a, b) for a in range(10) for b in range(a + 2, 10)]
-    types = [Primitive.INPUT] + [Primitive.SUM] * 9
-    dense = ArchGraph.build("dense", types, np.zeros((10, 4)), chain + skips, [])
-    with pytest.raises(ValueError, match=r"architecture 'dense' with 10 nodes and 45 edges"):
-        batch_graphs([dense], (Bucket(10, 20),))
+    with pytest.raises(ValueError, match=r"architecture 'huge' with 40 nodes.*largest bucket, which holds 39"):
+        batch_graphs([random_graph(0, 10), random_graph(1, 40, "huge")], (20, 40))
+
+
+def test_edges_never_refuse_a_graph_and_only_dense_ones_change_the_sizes() -> None:
+    for nodes in (8, 14, 30, 63):
+        edges = [(a, b) for b in range(nodes) for a in range(b)]
+        types = [Primitive.INPUT] + [Primitive.SUM] * (nodes - 1)
+        dense = ArchGraph.build("dense", types, np.zeros((nodes, 4)), edges, [])
+        batch = batch_graphs([dense, random_graph(0, 5)])
+        room = len(batch.graph.senders) // 2
+        assert room == max(4 * batch.width, 1 << (len(edges) - 1).bit_length())
+        np.testing.assert_array_equal(batch.graph.n_edge, [len(edges), room - len(edges), *batch.graph.n_edge[2:]])
+    assert len({len(batch_graphs([random_graph(seed, 60)]).graph.senders) for seed in range(20)}) == 1
 
 
 def test_empty_batches() -> None:

@@ -5,8 +5,9 @@ import pytest
 from jax.test_util import check_grads
 from small_graphs import TINY, mixed_graph, random_graph
 
-from ghn_jax.graphs.batching import Bucket, batch_graphs
-from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp
+from ghn_jax.graphs.batching import GraphBatch, batch_graphs
+from ghn_jax.hypernet import GHN, compile_for, init_ghn, predict_params, predict_with_vjp, prepare
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNN, GatedGNNConfig
 from ghn_jax.hypernet.encoders.sweep import SweepWeights, sweep
 from ghn_jax.hypernet.programs import embed_program
 
@@ -14,7 +15,7 @@ CONFIG = TINY.replace(hid=16)
 
 
 def states(ghn: GHN, variables: object, graphs: list, nodes: int) -> list[np.ndarray]:
-    batch = batch_graphs(graphs, (Bucket(nodes, 8 * nodes),))
+    batch = batch_graphs(graphs, (nodes,))
     return [np.asarray(part) for part in batch.unpad(embed_program(ghn)(variables, batch))]
 
 
@@ -24,7 +25,7 @@ def test_embeddings_are_the_same_alone_padded_and_beside_others() -> None:
     graphs = [random_graph(0, 20), mixed_graph(), random_graph(1, 33), random_graph(2, 1)]
     together = states(ghn, variables, graphs, 48)
     for graph, beside in zip(graphs, together, strict=True):
-        (alone,) = states(ghn, variables, [graph], graph.num_nodes)
+        (alone,) = states(ghn, variables, [graph], graph.num_nodes + 1)
         (padded,) = states(ghn, variables, [graph], 64)
         scale = np.abs(alone).max()
         np.testing.assert_allclose(padded, alone, atol=1e-6 * scale, rtol=0)
@@ -43,14 +44,13 @@ def test_parameters_are_the_same_alone_and_beside_others() -> None:
 
 
 def test_gradients_between_graphs_are_exactly_zero() -> None:
-    ghn = GHN(CONFIG)
-    variables = init_ghn(ghn, jax.random.key(1))
-    batch = batch_graphs([random_graph(0, 12), random_graph(1, 9)], (Bucket(16, 128),))
+    variables = init_ghn(GHN(CONFIG), jax.random.key(1))
+    batch = batch_graphs([random_graph(0, 12), random_graph(1, 9)], (16,))
+    gnn, weights = GatedGNN(GatedGNNConfig(), CONFIG.hid), {"params": variables["params"]["gnn"]}
     steps = jnp.asarray(batch.num_nodes).max()
 
     def first_graph(inputs: jax.Array) -> jax.Array:
-        bound = ghn.bind(variables)
-        return jnp.square(bound.gnn(inputs, jnp.asarray(batch.distances), steps)[0, :12]).sum()
+        return jnp.square(gnn.apply(weights, inputs, jnp.asarray(batch.distances), steps)[0, :12]).sum()
 
     inputs = jax.random.normal(jax.random.key(2), (2, 16, 16))
     gradient = jax.grad(first_graph)(inputs)
@@ -94,13 +94,13 @@ def test_forty_architectures_make_one_trace_per_bucket() -> None:
     traces = []
 
     class CountingGHN(GHN):
-        def __call__(self, batch: object) -> jax.Array:
+        def embed(self, variables: object, batch: GraphBatch) -> jax.Array:
             traces.append(batch)
-            return super().__call__(batch)  # pyright: ignore[reportArgumentType]
+            return super().embed(variables, batch)
 
     ghn = CountingGHN(TINY.replace(num_classes=6))
     variables = init_ghn(GHN(ghn.config), jax.random.key(0))
-    buckets = (Bucket(16, 128), Bucket(32, 256), Bucket(64, 512))
+    buckets = (16, 32, 64)
     used = set()
     for seed in range(40):
         batch = batch_graphs([random_graph(seed, 5 + seed)], buckets)
@@ -113,8 +113,10 @@ def test_forty_architectures_make_one_trace_per_bucket() -> None:
 def test_a_second_architecture_of_known_shapes_compiles_nothing() -> None:
     ghn = GHN(TINY)
     variables = init_ghn(ghn, jax.random.key(0))
-    params, vjp = predict_with_vjp(ghn, variables, [mixed_graph("first")])
-    vjp(params)
+    first = prepare(TINY, [mixed_graph("first")])
+    compile_for(ghn, variables, first)
+    assert prepare(TINY, [mixed_graph("second")]).programs() == first.programs()
+    assert prepare(TINY, [mixed_graph("wider", 9)]).programs() != first.programs()
     with NoCompilation():
         params, vjp = predict_with_vjp(ghn, variables, [mixed_graph("second")])
         vjp(params)

@@ -23,12 +23,15 @@ from ghn_jax.hypernet import (
 from ghn_jax.hypernet.checkpoints.release_names import params_from_release, params_to_release
 from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
+from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 
 CONFIGS = {
     "ghn2": TINY,
-    "ghn1": TINY.replace(virtual_edges=False, normalization="none", layernorm=False),
-    "mlp": TINY.replace(hypernet="mlp"),
-    "mlp decoder": TINY.replace(decoder="mlp"),
+    "ghn1": TINY.replace(normalization="none", encoder=GatedGNNConfig(virtual_edges=False, layernorm=False)),
+    "mlp": TINY.replace(encoder=MLPEncoderConfig()),
+    "mlp decoder": TINY.replace(decoder=MLPDecoderConfig()),
 }
 
 
@@ -67,11 +70,18 @@ def test_loaded_weights_predict(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"rounds": 2}, {"normalization": "fan_out"}, {"s_max": 7}, {"backward_sweep": False}]
+    ("field", "change"),
+    [
+        ("normalization='fan_out'", {"normalization": "fan_out"}),
+        ("rounds=2", {"encoder": GatedGNNConfig(rounds=2)}),
+        ("s_max=7", {"encoder": GatedGNNConfig(s_max=7)}),
+        ("backward_sweep=False", {"encoder": GatedGNNConfig(backward_sweep=False)}),
+        ("shape_encoding=False", {"encoder": MLPEncoderConfig(shape_encoding=False)}),
+    ],
 )
-def test_export_refuses_what_the_format_cannot_say(change: dict, tmp_path: pathlib.Path) -> None:
+def test_export_refuses_what_the_format_cannot_say(field: str, change: dict, tmp_path: pathlib.Path) -> None:
     config = TINY.replace(**change)
-    with pytest.raises(ValueError, match=f"cannot say {next(iter(change))}"):
+    with pytest.raises(ValueError, match=f"cannot say {field}"):
         export_release_checkpoint(tmp_path / "x.pt", config, variables_of(config))
     assert not list(tmp_path.iterdir())
 

@@ -1,13 +1,18 @@
+import json
+
 import jax
 import numpy as np
 import pytest
 from small_graphs import TINY
 
-from ghn_jax.graphs import Role
+from ghn_jax.graphs import ParamSpec, Role
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn
-from ghn_jax.hypernet.decoders.fitting import TensorKind, normalisation_factor, slab_shape
+from ghn_jax.hypernet.decoders.fitting import normalisation_factor, slab_shape
+from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.encoders.node_features import channel_sizes, channel_table, spatial_sizes, spatial_table
-from ghn_jax.hypernet.grouping import KERNEL_CHUNKS, chunk_sizes
+from ghn_jax.hypernet.grouping import CHUNKS, chunk_sizes
 
 
 def test_presets() -> None:
@@ -15,8 +20,9 @@ def test_presets() -> None:
     assert ghn2 == GHNConfig()
     assert GHNConfig.preset("ghn2", "imagenet") == ghn2.replace(max_shape=(64, 64, 16, 16), num_classes=1000)
     ghn1 = GHNConfig.preset("ghn1")
-    assert (ghn1.virtual_edges, ghn1.normalization, ghn1.layernorm) == (False, "none", False)
-    assert GHNConfig.preset("mlp").hypernet == "mlp"
+    assert ghn1.normalization == "none"
+    assert ghn1.encoder == GatedGNNConfig(virtual_edges=False, layernorm=False)
+    assert GHNConfig.preset("mlp") == ghn2.replace(encoder=MLPEncoderConfig())
     with pytest.raises(ValueError, match="no preset 'ghn3'"):
         GHNConfig.preset("ghn3")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="dataset 'mnist'"):
@@ -30,10 +36,6 @@ def test_presets() -> None:
         {"max_shape": (8, 8, 3, 5)},
         {"hid": 10},
         {"num_classes": 0},
-        {"rounds": 0},
-        {"s_max": 251},
-        {"hypernet": "transformer"},
-        {"decoder": "linear"},
         {"normalization": "batch"},
     ],
 )
@@ -41,6 +43,101 @@ def test_bad_values_are_named(change: dict) -> None:
     (field,) = change
     with pytest.raises(ValueError, match=f"GHN config: .*{field}"):
         TINY.replace(**change)
+
+
+@pytest.mark.parametrize("change", [{"rounds": 0}, {"s_max": 251}, {"s_max": 0}])
+def test_bad_values_of_the_encoder_are_named(change: dict) -> None:
+    (field,) = change
+    with pytest.raises(ValueError, match=f"GHN config: .*{field}"):
+        GatedGNNConfig(**change)
+
+
+CONFIGS = {
+    "ghn2": GHNConfig(),
+    "ghn1, imagenet": GHNConfig.preset("ghn1", "imagenet"),
+    "mlp": GHNConfig.preset("mlp"),
+    "ablation": GHNConfig(encoder=GatedGNNConfig(s_max=7, rounds=2, backward_sweep=False), decoder=MLPDecoderConfig()),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_json_gives_the_configuration_back(name: str) -> None:
+    config = CONFIGS[name]
+    assert GHNConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def changed(path: str, value: object) -> dict:
+    """GHN-2's JSON with one value changed; ... removes it."""
+    data = GHNConfig().to_json()
+    *parents, last = path.split(".")
+    node = data
+    for parent in parents:
+        node = node[parent]
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("hid", "32", "hid must be int, got '32'"),
+        ("hid", 32.0, "hid must be int, got 32.0"),
+        ("hid", True, "hid must be int, got True"),
+        ("hid", ..., "lacks hid"),
+        ("hidden", 1, "unknown hidden"),
+        ("max_shape", [1, 1, 3], "max_shape must be"),
+        ("max_shape", [1, 1, 3, 3.0], "max_shape must be int, got 3.0"),
+        ("max_shape", "1133", "max_shape must be"),
+        ("normalization", "batch", "normalization must be"),
+        ("num_classes", 0, "num_classes must be positive"),
+        ("encoder", "mlp", "encoder must be an object whose kind is one of gatedgnn, mlp"),
+        ("encoder.kind", "transformer", "encoder must be an object whose kind is one of gatedgnn, mlp"),
+        ("encoder.kind", "mlp", "encoder has the unknown backward_sweep, rounds, s_max, virtual_edges"),
+        ("encoder.rounds", ..., "encoder lacks rounds"),
+        ("encoder.virtual_edges", 1, "encoder: virtual_edges must be bool, got 1"),
+        ("encoder.s_max", 251, "s_max must be between"),
+        ("decoder.width", 3, "decoder has the unknown width"),
+        ("decoder", None, "decoder must be an object"),
+    ],
+)
+def test_bad_json_is_named(path: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"GHN config.* {message}"):
+        GHNConfig.from_json(changed(path, value))
+
+
+def test_no_object_is_no_configuration() -> None:
+    with pytest.raises(ValueError, match=r"GHN config must be an object, got \[\]"):
+        GHNConfig.from_json([])
+
+
+FLAT = {
+    "max_shape": [64, 64, 16, 16],
+    "num_classes": 1000,
+    "hid": 32,
+    "hypernet": "gatedgnn",
+    "decoder": "conv",
+    "virtual_edges": False,
+    "s_max": 50,
+    "normalization": "none",
+    "layernorm": False,
+    "backward_sweep": True,
+    "rounds": 1,
+    "shape_encoding": True,
+}
+
+
+def test_flat_configurations_of_version_0_1_are_read() -> None:
+    assert GHNConfig.from_json(FLAT) == GHNConfig.preset("ghn1", "imagenet")
+    flat = {**FLAT, "hypernet": "mlp", "layernorm": True, "normalization": "fan_in"}
+    assert GHNConfig.from_json(flat) == GHNConfig.preset("mlp", "imagenet")
+    assert GHNConfig.from_json({**FLAT, "decoder": "mlp"}).decoder == MLPDecoderConfig()
+    with pytest.raises(ValueError, match="encoder lacks rounds"):
+        GHNConfig.from_json({name: value for name, value in FLAT.items() if name != "rounds"})
+    with pytest.raises(ValueError, match="kind is one of gatedgnn, mlp"):
+        GHNConfig.from_json({**FLAT, "hypernet": "transformer"})
 
 
 def test_shape_tables() -> None:
@@ -62,13 +159,13 @@ def test_shape_tables() -> None:
     [((3, 3), (4, 4)), ((12, 1), (16, 1)), ((24, 32), (64, 64)), ((31, 30), (31, 64)), ((500, 90), (64, 64))],
 )
 def test_grouping_keys(out_in: tuple[int, int], expected: tuple[int, int]) -> None:
-    kind = TensorKind(Role.KERNEL, (5, 3, out_in[1], out_in[0]), "HWIO")
-    assert slab_shape(GHNConfig(), kind) == (5, 3, expected[1], expected[0])
+    spec = ParamSpec((), (5, 3, out_in[1], out_in[0]), "HWIO", Role.KERNEL, 0)
+    assert slab_shape(GHNConfig(), spec) == (5, 3, expected[1], expected[0])
 
 
 def test_normalisation() -> None:
     def factor(shape: tuple[int, ...], axes: str, role: Role = Role.KERNEL, **change: object) -> float:
-        return normalisation_factor(GHNConfig().replace(**change), TensorKind(role, shape, axes))
+        return normalisation_factor(GHNConfig().replace(**change), ParamSpec((), shape, axes, role, 0))
 
     assert factor((3, 3, 8, 4), "HWIO") == pytest.approx((2 / 72) ** 0.5)
     assert factor((3, 3, 1, 4), "HWIO") == pytest.approx((1 / 9) ** 0.5)
@@ -83,8 +180,8 @@ def test_normalisation() -> None:
 
 def test_chunks_are_padded_by_at_most_a_third() -> None:
     for count in range(1, 400):
-        chunks = chunk_sizes(count, KERNEL_CHUNKS)
-        assert set(chunks) <= set(KERNEL_CHUNKS)
+        chunks = chunk_sizes(count, CHUNKS)
+        assert set(chunks) <= set(CHUNKS)
         assert sum(chunks) >= count > sum(chunks[:-1])
         assert sum(chunks) - count <= sum(chunks) / 4
     assert chunk_sizes(3, (256,)) == [256]

@@ -7,17 +7,20 @@ from small_graphs import TINY, mixed_graph
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp, prepare
+from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 
 ABLATIONS = {
     "ghn2": TINY,
-    "ghn1": TINY.replace(virtual_edges=False, normalization="none", layernorm=False),
-    "mlp": TINY.replace(hypernet="mlp"),
-    "mlp decoder": TINY.replace(decoder="mlp"),
+    "ghn1": TINY.replace(normalization="none", encoder=GatedGNNConfig(virtual_edges=False, layernorm=False)),
+    "mlp": TINY.replace(encoder=MLPEncoderConfig()),
+    "mlp decoder": TINY.replace(decoder=MLPDecoderConfig()),
     "fan out": TINY.replace(normalization="fan_out"),
-    "forward only": TINY.replace(backward_sweep=False),
-    "two rounds": TINY.replace(rounds=2),
-    "no shapes": TINY.replace(shape_encoding=False),
-    "short edges": TINY.replace(s_max=3),
+    "forward only": TINY.replace(encoder=GatedGNNConfig(backward_sweep=False)),
+    "two rounds": TINY.replace(encoder=GatedGNNConfig(rounds=2)),
+    "no shapes": TINY.replace(encoder=GatedGNNConfig(shape_encoding=False)),
+    "short edges": TINY.replace(encoder=GatedGNNConfig(s_max=3)),
 }
 
 

@@ -7,8 +7,8 @@ from parity_data import HAS_PARITY, PARITY, fixture_args, fixture_outputs, fixtu
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
-from ghn_jax.hypernet import load_ghn, prepare
-from ghn_jax.hypernet.prediction import predict_from_states
+from ghn_jax.hypernet import load_ghn, predict_params, prepare
+from ghn_jax.hypernet.prediction import decode_states
 from ghn_jax.hypernet.programs import embed_program
 
 pytestmark = needs_parity
@@ -36,7 +36,7 @@ def test_embeddings_and_tensors(ghn: str) -> None:
         graphs = [fixture_graphs.arch_graph(name) for name in names]
         prepared = prepare(loaded.config, graphs)
         states = embed_program(loaded.ghn)(loaded.variables, prepared.batch)
-        networks = predict_from_states(loaded.ghn, loaded.variables, states, prepared)
+        networks = decode_states(loaded.ghn, loaded.variables, states, prepared)
         for name, graph, rows, params in zip(
             names, graphs, prepared.batch.unpad(np.asarray(states)), networks, strict=True
         ):
@@ -78,6 +78,5 @@ def test_graphs_made_from_arguments(ghn: str) -> None:
         large = {"num_classes": classes[split], "image_size": 224} if split in classes else {}
         graph = network_graph(NetworkArgs.from_json(args, **large), name)
         prepared = prepare(loaded.config, [graph])
-        states = embed_program(loaded.ghn)(loaded.variables, prepared.batch)
-        (params,) = predict_from_states(loaded.ghn, loaded.variables, states, prepared)
+        (params,) = predict_params(loaded.ghn, loaded.variables, prepared)
         check_tensors(name, ghn, {spec.path: spec.axes for spec in graph.params}, params)

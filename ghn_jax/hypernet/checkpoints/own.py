@@ -1,6 +1,5 @@
 """Checkpoints of a hypernetwork alone: our folder (orbax), our single file (for packaging), the release's file."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -24,11 +23,11 @@ from ghn_jax.hypernet.checkpoints.release_names import (
 from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
 from ghn_jax.hypernet.config import GHNConfig
-from ghn_jax.hypernet.ghn import GHN
-from ghn_jax.hypernet.initialisation import init_ghn
-from ghn_jax.hypernet.programs import Variables
+from ghn_jax.hypernet.ghn import GHN, Variables, init_ghn
 
-FORMAT = "ghn_jax hypernetwork 1"
+FORMAT = "ghn_jax hypernetwork 2"
+FLAT_FORMAT = "ghn_jax hypernetwork 1"
+"""Written until version 0.1, with one flat configuration; the weights have the same names."""
 _CONFIG_FILE = "config.json"
 _WEIGHTS_FOLDER = "weights"
 
@@ -164,15 +163,18 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _config_json(config: GHNConfig) -> str:
-    return json.dumps({"format": FORMAT, "config": dataclasses.asdict(config)}, indent=1)
+    return json.dumps({"format": FORMAT, "config": config.to_json()}, indent=1)
 
 
 def _config_from_json(text: str, source: str) -> GHNConfig:
     try:
         data = json.loads(text)
-        if data["format"] != FORMAT:
+        if data["format"] not in (FORMAT, FLAT_FORMAT):
             raise ValueError(f"{source}: written in the format {data['format']!r}, expected {FORMAT!r}")
-        fields = dict(data["config"])
-        return GHNConfig(**{**fields, "max_shape": tuple(fields["max_shape"])})
+        config = data["config"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{source}: no configuration of a hypernetwork: {error!r}") from None
+    try:
+        return GHNConfig.from_json(config)
+    except ValueError as error:
+        raise ValueError(f"{source}: no configuration of a hypernetwork: {error}") from None

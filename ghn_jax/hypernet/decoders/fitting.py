@@ -1,45 +1,35 @@
-"""From a decoded row to a network's tensor: cut, tile, normalise, lay out (SPEC: fitting and normalisation)."""
+"""From a decoded row to a network's tensor, by the rules of GHN-2: cut, tile, normalise, lay out (paper, section 3.3).
+
+Functions for decoders to share; one that fits otherwise brings its own.
+"""
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from ghn_jax.graphs.param_spec import CanonicalShape, ParamSpec, Role
-from ghn_jax.hypernet.config import GHNConfig
-from ghn_jax.hypernet.decoders.slabs import SlabShape
+
+if TYPE_CHECKING:
+    from ghn_jax.hypernet.config import GHNConfig
+
+SlabShape = tuple[int, int, int, int]
+"""(kh, kw, in, out) of a slab."""
 
 LARGE_TABLE = 11
 """Position tables of at least this height and width are not normalised."""
 
 
-class TensorKind(NamedTuple):
-    """What fitting depends on: role and layout of a tensor, as in `ParamSpec`."""
-
-    role: Role
-    shape: tuple[int, ...]
-    axes: str
-
-    @classmethod
-    def of(cls, spec: ParamSpec) -> "TensorKind":
-        """Kind of a spec."""
-        return cls(spec.role, spec.shape, spec.axes)
-
-    def spec(self) -> ParamSpec:
-        """A spec of this kind, for its derived properties."""
-        return ParamSpec((), self.shape, self.axes, self.role, 0)
-
-    @property
-    def is_token_table(self) -> bool:
-        """A position table over a sequence, (1, n, C): decoded as a square of floor(sqrt(n)), row by row."""
-        return self.role is Role.POSITION and not {"H", "W"} <= set(self.axes)
+def is_token_table(spec: ParamSpec) -> bool:
+    """Whether it is a position table over a sequence, (1, n, C): a square of floor(sqrt(n)), row by row."""
+    return spec.role is Role.POSITION and not {"H", "W"} <= set(spec.axes)
 
 
-def decoded_shape(kind: TensorKind) -> CanonicalShape:
+def decoded_shape(spec: ParamSpec) -> CanonicalShape:
     """(out, in, kh, kw) that is asked of the decoder."""
-    out_size, in_size, height, width = kind.spec().canonical_shape
-    if kind.is_token_table:
+    out_size, in_size, height, width = spec.canonical_shape
+    if is_token_table(spec):
         height = width = math.isqrt(height * width)
     return out_size, in_size, height, width
 
@@ -52,26 +42,26 @@ def _grouped_size(size: int, largest: int) -> int:
     return largest if grouped >= largest / 2 else grouped
 
 
-def slab_shape(config: GHNConfig, kind: TensorKind) -> SlabShape:
-    """Grouping key: (kh, kw, in, out) of the slab that a kernel or table is cut from."""
-    out_size, in_size, height, width = decoded_shape(kind)
+def slab_shape(config: "GHNConfig", spec: ParamSpec) -> SlabShape:
+    """(kh, kw, in, out) of the slab that a kernel or table is cut from."""
+    out_size, in_size, height, width = decoded_shape(spec)
     rows, columns = config.max_shape[:2]
     return height, width, _grouped_size(in_size, columns), _grouped_size(out_size, rows)
 
 
-def normalisation_factor(config: GHNConfig, kind: TensorKind) -> float:
+def normalisation_factor(config: "GHNConfig", spec: ParamSpec) -> float:
     """Factor of a kernel or table: sqrt(beta / fan), 1 where nothing is normalised."""
-    out_size, in_size, height, width = kind.spec().canonical_shape
+    out_size, in_size, height, width = spec.canonical_shape
     if config.normalization == "none" or (
-        kind.role is Role.POSITION and out_size == 1 and decoded_shape(kind)[2] >= LARGE_TABLE
+        spec.role is Role.POSITION and out_size == 1 and decoded_shape(spec)[2] >= LARGE_TABLE
     ):
         return 1.0
-    beta = 1 if kind.spec().rank > 2 and (in_size == 1 or height < width) else 2
+    beta = 1 if spec.rank > 2 and (in_size == 1 or height < width) else 2
     fan = (in_size if config.normalization == "fan_in" else out_size) * height * width
     return math.sqrt(beta / fan)
 
 
-def _tile(array: jax.Array, axis: int, period: int, size: int) -> jax.Array:
+def tile(array: jax.Array, axis: int, period: int, size: int) -> jax.Array:
     """Cuts an axis to its first `period` entries and repeats them up to `size`."""
     period = min(period, size)
     array = jax.lax.slice_in_dim(array, 0, period, axis=axis)
@@ -81,29 +71,31 @@ def _tile(array: jax.Array, axis: int, period: int, size: int) -> jax.Array:
     return jax.lax.slice_in_dim(array, 0, size, axis=axis)
 
 
-def fit_kernel(config: GHNConfig, kind: TensorKind, row: jax.Array) -> jax.Array:
-    """Slab (kh, kw, in, out) -> tensor of the kind's shape. Linear in the slab."""
-    out_size, in_size, height, width = kind.spec().canonical_shape
-    if kind.is_token_table:
-        row = _tile(row.reshape(-1, 1, *row.shape[2:]), 0, row.shape[0] * row.shape[1], height * width)
-    row = _tile(row, 2, config.max_shape[1], in_size)
+def fit_kernel(config: "GHNConfig", row: jax.Array, spec: ParamSpec) -> jax.Array:
+    """Slab (kh, kw, in, out), of at most (S, S) pixels -> kernel or table. Linear in the slab."""
+    out_size, in_size, height, width = decoded_shape(spec)
+    row = tile(tile(row, 0, row.shape[0], height), 1, row.shape[1], width)
+    if is_token_table(spec):
+        tokens = math.prod(spec.canonical_shape[2:])
+        row = tile(row.reshape(-1, 1, *row.shape[2:]), 0, height * width, tokens)
+    row = tile(row, 2, config.max_shape[1], in_size)
     # The classifier's slab has all its classes; those of other tensors repeat after the largest decoded size.
-    row = row if kind.role is Role.CLASSIFIER_KERNEL else _tile(row, 3, config.max_shape[0], out_size)
-    factor = normalisation_factor(config, kind)
-    return lay_out(row if factor == 1.0 else row * factor, kind)
+    row = row if spec.role is Role.CLASSIFIER_KERNEL else tile(row, 3, config.max_shape[0], out_size)
+    factor = normalisation_factor(config, spec)
+    return lay_out(row if factor == 1.0 else row * factor, spec)
 
 
-def lay_out(array: jax.Array, kind: TensorKind) -> jax.Array:
-    """(kh, kw, in, out) -> the kind's axes and shape."""
+def lay_out(array: jax.Array, spec: ParamSpec) -> jax.Array:
+    """(kh, kw, in, out) -> the spec's axes and shape."""
     letters = "HWIO"
-    split = sorted(range(len(kind.axes)), key=lambda place: letters.index(kind.axes[place]))
-    parts = array.reshape([kind.shape[place] for place in split])
+    split = sorted(range(len(spec.axes)), key=lambda place: letters.index(spec.axes[place]))
+    parts = array.reshape([spec.shape[place] for place in split])
     return parts.transpose([split.index(place) for place in range(len(split))])
 
 
-def fit_vector(config: GHNConfig, kind: TensorKind, values: jax.Array) -> jax.Array:
-    """Decoded (n,), of the row that the role asks for -> vector of the kind's shape."""
-    values = _tile(values, 0, len(values), kind.spec().size)
+def fit_vector(config: "GHNConfig", values: jax.Array, spec: ParamSpec) -> jax.Array:
+    """Decoded (n,) -> norm weight or bias of any size."""
+    values = tile(values, 0, len(values), spec.size)
     if config.normalization != "none":
-        values = 2 * jax.nn.sigmoid(values / 2) if kind.role is Role.SCALE else jnp.tanh(values / 5)
-    return values.reshape(kind.shape)
+        values = 2 * jax.nn.sigmoid(values / 2) if spec.role is Role.SCALE else jnp.tanh(values / 5)
+    return values.reshape(spec.shape)

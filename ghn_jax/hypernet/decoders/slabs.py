@@ -1,101 +1,130 @@
-"""Decoders: node states to slabs, of which tensors are cut (paper, Eq. 5; SPEC: decoding).
+"""What the decoders of GHN-1, GHN-2 and the MLP baseline share: groups of tensors, vectors, classifier, fitting.
 
-A slab is (kh, kw, in, out), the layout of Flax kernels, and only its requested corner is computed.
+Kernels are cut from slabs (kh, kw, in, out), the layout of Flax kernels, of which only the requested corner is
+computed (paper, Eq. 5 and section 3.3).
 """
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from ghn_jax.hypernet.config import GHNConfig
-from ghn_jax.hypernet.dense import MLP, Linear, affine
+from ghn_jax.graphs.param_spec import VECTOR_ROLES, ParamSpec, Role
+from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, linear, spread
+from ghn_jax.hypernet.decoders.fitting import SlabShape, fit_kernel, fit_vector, slab_shape
+from ghn_jax.hypernet.dense import MLP, dense
 
-SlabShape = tuple[int, int, int, int]
-"""(kh, kw, in, out) of a slab."""
-
-
-def _repeat_spatial(slab: jax.Array, height: int, width: int) -> jax.Array:
-    """Repeats the two axes before the last two as often as a kernel larger than the decoder's needs, then cuts."""
-    *batch, rows, columns, _, _ = slab.shape
-    if (rows, columns) == (height, width):
-        return slab
-    repeats = (1,) * len(batch) + (-(-height // rows), -(-width // columns), 1, 1)
-    return jnp.tile(slab, repeats)[..., :height, :width, :, :]
+if TYPE_CHECKING:
+    from ghn_jax.hypernet.config import GHNConfig
 
 
-class ConvDecoder(nn.Module):
-    """Linear layer to (S, S, 4 D), then two pointwise convolutions to in * out channels."""
+class SlabKey(NamedTuple):
+    """A group: what is decoded, and the slab's shape (empty for vectors, which have one size)."""
 
-    config: GHNConfig
+    what: str
+    shape: tuple[int, ...] = ()
+
+
+KERNELS, CLASSIFIERS = "kernels", "classifiers"
+SCALES, BIASES, CLASSIFIER_BIASES = SlabKey("scales"), SlabKey("biases"), SlabKey("classifier biases")
+
+
+class Slabs(Protocol):
+    """A Flax module from states to slabs: what `SlabDecoder` leaves open."""
+
+    def __call__(self, states: jax.Array, shape: SlabShape) -> jax.Array:
+        """(B, D) -> (B, kh, kw, in, out), at most `max_shape` of each."""
+        ...
+
+    def classifier(self, states: jax.Array, in_size: int) -> jax.Array:
+        """(B, D) -> (B, 1, 1, in, K)."""
+        ...
+
+
+class SlabDecoder(nn.Module):
+    """Decoder of kernels by slabs and of vectors by an MLP.
+
+    Attributes:
+      config: of the hypernetwork.
+      decoder: a `Slabs` module.
+    """
+
+    config: "GHNConfig"
+    decoder: Any
 
     def setup(self) -> None:
         """Creates the layers."""
-        hid, (rows, columns, size, _) = self.config.hid, self.config.max_shape
-        self.fc = Linear(hid, (size, size, 4 * hid))
-        self.conv_0 = Linear(4 * hid, (8 * hid,))
-        self.conv_2 = Linear(8 * hid, (columns, rows))
-        self.class_layer_predictor = Linear(rows, (self.config.num_classes,))
+        self.decoder_1d = VectorDecoder(self.config)
 
-    def __call__(self, states: jax.Array, shape: SlabShape) -> jax.Array:
-        """(B, D) -> (B, kh, kw, in, out), at most max_shape in the last two."""
-        height, width, in_size, out_size = shape
-        size = self.config.max_shape[2]
-        kernel, bias = self.fc.weights()
-        rows, columns = min(height, size), min(width, size)
-        hidden = affine(states, kernel[:, :rows, :columns], bias[:rows, :columns])
-        hidden = nn.relu(self.conv_0(nn.relu(hidden)))
-        kernel, bias = self.conv_2.weights()
-        slab = affine(hidden, kernel[:, :in_size, :out_size], bias[:in_size, :out_size])
-        return _repeat_spatial(slab, height, width)
+    @nn.nowrap
+    def key(self, spec: ParamSpec) -> SlabKey:
+        """Group of a tensor.
 
-    def classifier(self, states: jax.Array, in_size: int) -> jax.Array:
-        """(B, D) -> (B, 1, 1, in, K): a slab at 1 x 1, ReLU, and a linear map over its out axis."""
-        slab = self(states, (1, 1, in_size, self.config.max_shape[0]))
-        return self.class_layer_predictor(nn.relu(slab))
+        Raises:
+          ValueError: for a classifier of another number of classes, or larger than 1 x 1.
+        """
+        if spec.role in (Role.CLASSIFIER_KERNEL, Role.CLASSIFIER_BIAS):
+            self._check_classifier(spec)
+        if spec.role is Role.CLASSIFIER_BIAS:
+            return CLASSIFIER_BIASES
+        if spec.role in VECTOR_ROLES:
+            return SCALES if spec.role is Role.SCALE else BIASES
+        shape = slab_shape(self.config, spec)
+        if spec.role is Role.CLASSIFIER_KERNEL:
+            return SlabKey(CLASSIFIERS, (1, 1, shape[2], self.config.num_classes))
+        return SlabKey(KERNELS, shape)
 
+    @nn.nowrap
+    def _check_classifier(self, spec: ParamSpec) -> None:
+        classes, _, *kernel = spec.canonical_shape
+        if classes != self.config.num_classes or kernel != [1, 1]:
+            raise ValueError(
+                f"the classifier {spec.name!r} has shape {spec.shape}, but this GHN predicts 1 x 1 classifiers of "
+                f"{self.config.num_classes} classes; leave the classifier out and initialise it yourself"
+            )
 
-class MLPDecoder(nn.Module):
-    """MLP straight to (S, S, in, out) (paper, section 2.3 and the ablation of the decoder)."""
+    def decode(self, rows: jax.Array, key: SlabKey) -> jax.Array:
+        """(B, D) -> slabs (B, kh, kw, in, out) or vectors (B, n)."""
+        if key.what == KERNELS:
+            height, width, in_size, out_size = key.shape
+            return self.decoder(rows, (height, width, in_size, out_size))
+        if key.what == CLASSIFIERS:
+            return self.decoder.classifier(rows, key.shape[2])
+        if key == CLASSIFIER_BIASES:
+            return self.decoder_1d.classifier(rows)
+        return self.decoder_1d(rows, int(key == BIASES))
 
-    config: GHNConfig
-
-    def setup(self) -> None:
-        """Creates the layers."""
-        hid, (rows, columns, size, _) = self.config.hid, self.config.max_shape
-        self.mlp = MLP(hid, 2 * hid, (size, size, columns, rows), relu_last=False)
-        self.class_layer_predictor = Linear(2 * hid, (rows, self.config.num_classes))
-
-    def __call__(self, states: jax.Array, shape: SlabShape) -> jax.Array:
-        """(B, D) -> (B, kh, kw, in, out), at most max_shape in the last two."""
-        height, width, in_size, out_size = shape
-        size = self.config.max_shape[2]
-        kernel, bias = self.mlp.fc_2.weights()
-        corner = (slice(min(height, size)), slice(min(width, size)), slice(in_size), slice(out_size))
-        hidden = nn.relu(self.mlp.fc_0(states))
-        slab = affine(hidden, kernel[(slice(None), *corner)], bias[corner])
-        return _repeat_spatial(slab, height, width)
-
-    def classifier(self, states: jax.Array, in_size: int) -> jax.Array:
-        """(B, D) -> (B, 1, 1, in, K): first layer, ReLU, linear."""
-        slab = self.class_layer_predictor(nn.relu(self.mlp.fc_0(states)))
-        return slab[:, None, None, :in_size]
+    @nn.nowrap
+    def fit(self, row: jax.Array, spec: ParamSpec) -> jax.Array:
+        """Cut, tiled, normalised and laid out."""
+        return (fit_vector if spec.role in VECTOR_ROLES else fit_kernel)(self.config, row, spec)
 
 
 class VectorDecoder(nn.Module):
     """MLP to (2, max(O, I)): row 0 the weight of a norm layer, row 1 any bias; and the classifier's bias."""
 
-    config: GHNConfig
+    config: "GHNConfig"
 
     def setup(self) -> None:
         """Creates the layers."""
-        config = self.config
-        self.mlp = MLP(config.hid, 2 * config.hid, (2, config.vector_size), relu_last=False)
-        self.bias_class = Linear(config.vector_size, (config.num_classes,))
+        hid, size = self.config.hid, max(self.config.max_shape[:2])
+        self.mlp = MLP(hid, 2 * hid, (2, size))
+        self.bias_class = dense(size, self.config.num_classes)
 
-    def __call__(self, states: jax.Array) -> jax.Array:
-        """(B, D) -> (B, 2, max(O, I))."""
-        return self.mlp(states)
+    def __call__(self, states: jax.Array, row: int) -> jax.Array:
+        """(B, D) -> (B, max(O, I)), norm weights (row 0) or biases (row 1)."""
+        return self.mlp(states, row)
 
     def classifier(self, states: jax.Array) -> jax.Array:
-        """(B, D) -> (B, 2, K): ReLU and a linear map of both rows (row 1 is the classifier's bias)."""
-        return self.bias_class(nn.relu(self.mlp(states)))
+        """(B, D) -> (B, K): the biases, ReLU, a linear map."""
+        return self.bias_class(nn.relu(self(states, 1)))
+
+
+def vector_tensors(config: "GHNConfig") -> list[ReleaseTensor]:
+    """The vector decoder's tensors in the release's checkpoints."""
+    hid, size = config.hid, max(config.max_shape[:2])
+    return [
+        *linear("decoder_1d.fc.0", ("decoder_1d", "mlp", "fc_0"), 2 * hid, hid),
+        *spread("decoder_1d.fc.2", ("decoder_1d", "mlp", "fc_2"), 2 * hid, (2, size), (0, 1)),
+        *linear("bias_class.1", ("decoder_1d", "bias_class"), config.num_classes, size),
+    ]

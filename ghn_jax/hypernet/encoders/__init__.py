@@ -1,1 +1,7 @@
-"""Encoders: from a padded batch of graphs to node states."""
+"""Encoders: from a padded batch of graphs to node states. Every file here is imported, and registers its kind."""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

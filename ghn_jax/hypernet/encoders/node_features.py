@@ -1,14 +1,19 @@
-"""Initial node states: primitive and tensor shape (SPEC: node features)."""
+"""Initial node states: embeddings of primitive and tensor shape (paper, section 3.1; baseline of section 2.2)."""
 
 import functools
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ghn_jax.graphs.batching import GraphBatch
 from ghn_jax.graphs.vocabulary import Primitive
-from ghn_jax.hypernet.config import GHNConfig
+from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, plain
+
+if TYPE_CHECKING:
+    from ghn_jax.hypernet.config import GHNConfig
 
 
 @functools.cache
@@ -51,43 +56,72 @@ def spatial_table(largest: int) -> np.ndarray:
     return _nearest(spatial_sizes(largest), {2: 3})
 
 
-class ShapeEncoder(nn.Module):
-    """Four embeddings of a quarter of the width each: channels out and in, kernel height and width."""
+class ShapeEmbedding(nn.Module):
+    """Four embeddings of a quarter of the width each: channels out and in, kernel height and width.
 
-    config: GHNConfig
+    Attributes:
+      hid: D.
+      num_classes: K, listed among the channel counts.
+      largest: largest kernel that is decoded.
+    """
+
+    hid: int
+    num_classes: int
+    largest: int
 
     def setup(self) -> None:
-        """Creates the layers."""
-        config = self.config
-        normal = nn.initializers.normal(1.0)
-        quarter = config.hid // 4
-        self.embed_channel = self.param("embed_channel", normal, (len(channel_sizes(config.num_classes)) + 1, quarter))
-        self.embed_spatial = self.param("embed_spatial", normal, (len(spatial_sizes(config.max_shape[3])) + 1, quarter))
+        """Creates the tables."""
+        normal, quarter = nn.initializers.normal(1.0), self.hid // 4
+        channels, kernels = channel_sizes(self.num_classes), spatial_sizes(self.largest)
+        self.embed_channel = self.param("embed_channel", normal, (len(channels) + 1, quarter))
+        self.embed_spatial = self.param("embed_spatial", normal, (len(kernels) + 1, quarter))
 
     def __call__(self, shapes: jax.Array) -> jax.Array:
         """Int (..., 4) shapes (out, in, height, width), zeros for none -> (..., D)."""
-        config = self.config
-        channel = jnp.asarray(channel_table(config.num_classes))
-        spatial = jnp.asarray(spatial_table(config.max_shape[3]))
+        channel = jnp.asarray(channel_table(self.num_classes))
+        spatial = jnp.asarray(spatial_table(self.largest))
         channels = channel[jnp.clip(shapes[..., :2], 0, len(channel) - 1)]
         kernel = spatial[jnp.clip(shapes[..., 2:], 0, len(spatial) - 1)]
         parts = jnp.concatenate([self.embed_channel[channels], self.embed_spatial[kernel]], axis=-2)
-        return parts.reshape(*shapes.shape[:-1], config.hid)
+        return parts.reshape(*shapes.shape[:-1], self.hid)
 
 
-class NodeEncoder(nn.Module):
-    """Embedding of the primitive plus that of the shape."""
+class NodeFeatures(nn.Module):
+    """Embedding of the primitive plus that of the shape.
 
-    config: GHNConfig
+    Attributes:
+      config: of the hypernetwork.
+      shape_encoding: False for the ablation without shapes.
+    """
+
+    config: "GHNConfig"
+    shape_encoding: bool = True
 
     def setup(self) -> None:
-        """Creates the layers."""
+        """Creates the tables."""
         config = self.config
         self.embed = self.param("embed", nn.initializers.normal(1.0), (len(Primitive), config.hid))
-        if config.shape_encoding:
-            self.shape_enc = ShapeEncoder(config)
+        if self.shape_encoding:
+            self.shape_enc = ShapeEmbedding(config.hid, config.num_classes, config.max_shape[3])
 
-    def __call__(self, types: jax.Array, shapes: jax.Array) -> jax.Array:
-        """Int (...) primitives and int (..., 4) shapes -> (..., D)."""
-        states = self.embed[types]
-        return states + self.shape_enc(shapes) if self.config.shape_encoding else states
+    def __call__(self, batch: GraphBatch) -> jax.Array:
+        """Graphs -> (G, N, D)."""
+        states = self.embed[jnp.asarray(batch.node_types)]
+        return states + self.shape_enc(jnp.asarray(batch.node_shapes)) if self.shape_encoding else states
+
+
+def release_tensors(config: "GHNConfig", layernorm: bool, shape_encoding: bool) -> list[ReleaseTensor]:
+    """Tensors of the release that stand before those of the encoder proper: final LayerNorm and embeddings."""
+    hid = config.hid
+    tensors = []
+    if layernorm:
+        tensors += [plain("ln.weight", ("ln", "scale"), hid), plain("ln.bias", ("ln", "bias"), hid)]
+    tensors.append(plain("embed.weight", ("encoder", "embed"), len(Primitive), hid))
+    if shape_encoding:
+        for table, sizes in (
+            ("embed_spatial", spatial_sizes(config.max_shape[3])),
+            ("embed_channel", channel_sizes(config.num_classes)),
+        ):
+            path = ("encoder", "shape_enc", table)
+            tensors.append(plain(f"shape_enc.{table}.weight", path, len(sizes) + 1, hid // 4))
+    return tensors
