@@ -27,7 +27,9 @@ from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.graphs.tracing.frontends import path_of
-from ghn_jax.initialising import init_like, predicted_paths, resolve
+from ghn_jax.hypernet.api import resolve_ghn
+from ghn_jax.hypernet.grouping import CLASSIFIER_ROLES
+from ghn_jax.initialising import init_like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +110,16 @@ def run(options: Options) -> str:
     if out.exists():
         raise ValueError(f"--out {out} exists already; choose another folder")
     model = load_model(options.model, json.loads(options.arguments), options.seed)
-    ghn, call_kwargs = resolve(options.ghn), json.loads(options.call_kwargs)
+    ghn, call_kwargs = resolve_ghn(options.ghn), json.loads(options.call_kwargs)
     graph = trace(model, shape, call_kwargs=call_kwargs)
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     variables = init_like(model, jax.random.key(options.seed), images, ghn, call_kwargs=call_kwargs)
     arrays = plain_arrays(variables)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(out, arrays)
-    return report(graph, predicted_paths(graph, ghn), arrays)
+    classifier = graph.num_classes == ghn.config.num_classes
+    predicted = frozenset(spec.path for spec in graph.params if classifier or spec.role not in CLASSIFIER_ROLES)
+    return report(graph, predicted, arrays)
 
 
 def plain_arrays(variables: Any) -> dict[str, Any]:

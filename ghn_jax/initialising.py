@@ -1,6 +1,7 @@
 """`init_like`: a model's variables with predicted parameters, ready to fine-tune.
 
-Stands beside the rooms because it joins two of them: the tracer lists what a model needs, the hypernetwork predicts it.
+Stands beside the packages because it joins two of them: the tracer lists what a model needs, the hypernetwork predicts
+it.
 """
 
 import sys
@@ -9,14 +10,12 @@ from typing import Any
 
 import jax
 
-from ghn_jax.graphs.arch_graph import ArchGraph
-from ghn_jax.graphs.param_spec import Path, Role
+from ghn_jax.graphs.param_spec import Path
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.graphs.tracing.frontends import evaluation_flags, path_of
-from ghn_jax.hypernet import PretrainedGHN, load_ghn, predict_params, prepare
-from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN
-
-_CLASSIFIER = frozenset({Role.CLASSIFIER_KERNEL, Role.CLASSIFIER_BIAS})
+from ghn_jax.hypernet import PretrainedGHN, predict_params, prepare
+from ghn_jax.hypernet.api import resolve_ghn
+from ghn_jax.hypernet.training_range import warn_once
 
 
 def init_like(
@@ -49,9 +48,15 @@ def init_like(
 
     Raises:
       ValueError: for a model that cannot be traced.
+
+    Warns:
+      UserWarning: as `predict`.
     """
     graph = trace(model, x.shape, params=params, call_kwargs=call_kwargs, output=output)
-    predicted = predict_leaves(graph, resolve(ghn))
+    loaded = resolve_ghn(ghn)
+    warn_once(loaded.trained_on, [graph])
+    prepared = prepare(loaded.config, [graph], classifier=graph.num_classes == loaded.config.num_classes)
+    (predicted,) = predict_params(loaded.ghn, loaded.variables, prepared)
     linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
     if linen is not None and isinstance(model, linen.Module):
         return _init_linen(model, rng, x, call_kwargs or {}, predicted)
@@ -60,29 +65,6 @@ def init_like(
         nnx.replace_by_pure_dict(state, replace_leaves(nnx.to_pure_dict(state), predicted))
         return state
     return replace_leaves(params, predicted)
-
-
-def resolve(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
-    """The hypernetwork itself, from what `init_like` takes for one."""
-    return ghn if isinstance(ghn, PretrainedGHN) else load_ghn(ghn or DEFAULT_GHN)
-
-
-def predicts_classifier(graph: ArchGraph, ghn: PretrainedGHN) -> bool:
-    """Whether the hypernetwork was trained for as many classes as the architecture tells apart."""
-    return graph.num_classes == ghn.config.num_classes
-
-
-def predicted_paths(graph: ArchGraph, ghn: PretrainedGHN) -> frozenset[Path]:
-    """Leaves that `init_like` replaces."""
-    classifier = predicts_classifier(graph, ghn)
-    return frozenset(spec.path for spec in graph.params if classifier or spec.role not in _CLASSIFIER)
-
-
-def predict_leaves(graph: ArchGraph, ghn: PretrainedGHN) -> dict[Path, jax.Array]:
-    """Predicted parameters by path, float32."""
-    prepared = prepare(ghn.config, [graph], predicts_classifier(graph, ghn))
-    (flat,) = predict_params(ghn.ghn, ghn.variables, prepared)
-    return flat
 
 
 def replace_leaves(tree: Any, leaves: Mapping[Path, jax.Array]) -> Any:

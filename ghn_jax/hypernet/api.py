@@ -17,6 +17,9 @@ from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN, load_ghn
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN
 from ghn_jax.hypernet.grouping import prepare
 from ghn_jax.hypernet.prediction import decode_states
+from ghn_jax.hypernet.training_range import warn_once
+
+_MOST_NAMED = 3
 
 
 @functools.cache
@@ -24,7 +27,8 @@ def _default_ghn() -> PretrainedGHN:
     return load_ghn(DEFAULT_GHN)
 
 
-def _resolve(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
+def resolve_ghn(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
+    """The hypernetwork itself, from a loaded one, a source for `load_ghn`, or None for the packaged default."""
     if ghn is None:
         return _default_ghn()
     return load_ghn(ghn) if isinstance(ghn, str) else ghn
@@ -35,6 +39,7 @@ def predict(
     ghn: PretrainedGHN | str | None = None,
     *,
     classifier: bool = True,
+    allow_missing: bool = False,
     dtype: DTypeLike = jnp.float32,
     with_embeddings: bool = False,
 ) -> dict[str, Any]:
@@ -44,6 +49,7 @@ def predict(
       graph: the architecture.
       ghn: a loaded hypernetwork, a source for `load_ghn`, or None for the packaged default.
       classifier: False leaves out the classifier, for a task with another number of classes.
+      allow_missing: True leaves out parameters that no hypernetwork predicts (`graph.kept`) instead of refusing.
       dtype: of the parameters.
       with_embeddings: adds "embeddings", float32 (N, D), the states that were decoded.
 
@@ -51,9 +57,21 @@ def predict(
       {"params": nested dict of arrays at the paths of the graph's specs}, ready for `module.apply`.
 
     Raises:
-      ValueError: for a graph above the largest bucket, or a classifier of another number of classes than the GHN's.
+      ValueError: for a graph above the largest bucket, a classifier of another number of classes than the GHN's, or
+        parameters of the model that are not predicted; names them.
+
+    Warns:
+      UserWarning: once, what a packaged hypernetwork was trained on, and where this architecture is outside of it.
     """
-    loaded = _resolve(ghn)
+    if graph.kept and not allow_missing:
+        names = ", ".join(f"{leaf.name!r} ({leaf.reason})" for leaf in graph.kept[:_MOST_NAMED])
+        more = f" and {len(graph.kept) - _MOST_NAMED} more" if len(graph.kept) > _MOST_NAMED else ""
+        raise ValueError(
+            f"architecture {graph.name!r} has parameters that are not predicted: {names}{more}; init_like keeps the "
+            "model's own initialisation of them, allow_missing=True leaves them out"
+        )
+    loaded = resolve_ghn(ghn)
+    warn_once(loaded.trained_on, [graph])
     prepared = prepare(loaded.config, [graph], classifier)
     states = programs.embed_program(loaded.ghn)(loaded.variables, prepared.batch)
     (flat,) = decode_states(loaded.ghn, loaded.variables, states, prepared)
@@ -77,9 +95,15 @@ def embed(graphs: Sequence[ArchGraph], ghn: PretrainedGHN | str | None = None, *
       float32 (G, D), in the order of the graphs.
 
     Raises:
-      ValueError: for a graph above the largest bucket.
+      ValueError: for a graph above the largest bucket, or `at_once` below 1.
+
+    Warns:
+      UserWarning: as `predict`.
     """
-    loaded = _resolve(ghn)
+    if at_once < 1:
+        raise ValueError(f"at_once must be at least 1 graph, got {at_once}")
+    loaded = resolve_ghn(ghn)
+    warn_once(loaded.trained_on, graphs)
     program = programs.embed_program(loaded.ghn)
     embeddings = np.zeros((len(graphs), loaded.config.hid), np.float32)
     # Graphs of similar size share a batch, so that little of it is padding.

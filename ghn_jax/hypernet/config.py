@@ -1,14 +1,13 @@
 """`GHNConfig`: everything that defines a graph hypernetwork, with the paper's presets."""
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ghn_jax.hypernet.decoders.conv import ConvDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
+from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS, DecoderConfig, EncoderConfig
 
 Dataset = Literal["cifar10", "imagenet"]
@@ -95,7 +94,7 @@ class GHNConfig:
         """
         data = _from_flat(data) if isinstance(data, Mapping) and "hypernet" in data else data
         parts = {"encoder": ENCODERS, "decoder": DECODERS}
-        values = _fields(cls, data, "GHN config")
+        values = checked_fields(cls, data, "GHN config")
         return cls(**{**values, **{name: _part(values[name], name, kinds) for name, kinds in parts.items()}})
 
 
@@ -105,43 +104,7 @@ def _part(data: Any, name: str, kinds: Mapping[str, Any]) -> Any:
     if not isinstance(data, Mapping) or data.get("kind") not in kinds:
         raise ValueError(f"{where} must be an object whose kind is one of {', '.join(kinds)}, got {data!r}")
     kind = kinds[data["kind"]]
-    return kind(**_fields(kind, {key: value for key, value in data.items() if key != "kind"}, where))
-
-
-def _fields(cls: type, data: Any, where: str) -> dict[str, Any]:
-    """Checked values of all fields of a dataclass; nested dataclasses are left as they are."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where} must be an object, got {data!r}")
-    for problem, wrong in (("lacks", set(names) - set(data)), ("has the unknown", set(data) - set(names))):
-        if wrong:
-            raise ValueError(f"{where} {problem} {', '.join(sorted(map(str, wrong)))}")
-    hints = typing.get_type_hints(cls)
-    return {name: _checked(hints[name], data[name], f"{where}: {name}") for name in names}
-
-
-def _checked(hint: Any, value: Any, where: str) -> Any:
-    """A value from JSON as the annotated type, exactly: True is no int, 1.0 neither."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        valid = any(type(value) is type(choice) and value == choice for choice in arguments)
-    elif origin is tuple:
-        every = arguments[:1] * len(value) if arguments[1:] == (...,) and isinstance(value, list | tuple) else arguments
-        valid = isinstance(value, list | tuple) and len(value) == len(every)
-        if valid:
-            return tuple(_checked(part, item, where) for part, item in zip(every, value, strict=True))
-    elif origin in (typing.Union, types.UnionType):
-        valid = value is None and types.NoneType in arguments
-        if not valid:
-            return _checked(next(part for part in arguments if part is not types.NoneType), value, where)
-    elif hint is float:
-        valid = type(value) in (int, float)
-        value = float(value) if valid else value
-    else:
-        valid = type(value) is hint or hint in (EncoderConfig, DecoderConfig)
-    if not valid:
-        raise ValueError(f"{where} must be {getattr(hint, '__name__', hint)}, got {value!r}")
-    return value
+    return kind(**checked_fields(kind, {key: value for key, value in data.items() if key != "kind"}, where))
 
 
 def _from_flat(flat: Mapping[str, Any]) -> dict[str, Any]:

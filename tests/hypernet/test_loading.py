@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import http.server
 import pathlib
@@ -9,7 +10,18 @@ import numpy as np
 import pytest
 from small_graphs import TINY, mixed_graph, random_graph
 
-from ghn_jax.hypernet import GHN, api, embed, export_release_checkpoint, init_ghn, load_ghn, predict, save_file
+from ghn_jax.graphs.param_spec import KeptParam
+from ghn_jax.hypernet import (
+    GHN,
+    api,
+    embed,
+    export_release_checkpoint,
+    init_ghn,
+    load_ghn,
+    predict,
+    save_file,
+    training_range,
+)
 from ghn_jax.hypernet.checkpoints import loading
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN
 from ghn_jax.hypernet.programs import embed_program
@@ -134,6 +146,48 @@ def test_predict_uses_the_default(pretrained: PretrainedGHN, monkeypatch: pytest
     graph = mixed_graph()
     jax.tree.map(np.testing.assert_array_equal, predict(graph), predict(graph, pretrained))
     api._default_ghn.cache_clear()
+
+
+def test_the_packaged_hypernetwork_says_once_what_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_range, "_told", set())
+    graph = mixed_graph("six channels", classes=10)
+    with pytest.warns(UserWarning, match=r"8 x 8 digits.*'six channels' is outside .*: 11 pixels of kernel \(trained"):
+        predict(graph)
+    predict(mixed_graph("wide", width=90, classes=10))  # nothing more: a warning would be an error
+    embed([graph])
+    loaded = load_ghn("default")
+    assert loaded.trained_on is not None
+    monkeypatch.setattr(training_range, "_told", set())
+    with pytest.warns(UserWarning, match="For other images, classes or larger architectures its parameters"):
+        embed([random_graph(0, 20)], loaded)
+    departures = loaded.trained_on.departures(mixed_graph("wide", width=90, classes=7))
+    assert [words.partition(" (")[0] for words in departures] == ["110 channels", "11 pixels of kernel", "7 classes"]
+    assert loaded.trained_on.departures(random_graph(0, 181)) == ["181 nodes (trained up to 180)"]
+
+
+def test_a_damaged_training_range_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "default.json"
+    assert training_range.read_training_range(path) is None
+    for text, message in (("{", "no description"), ('{"num_classes": "10"}', "lacks"), ("[]", "must be an object")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"default.json.* {message}"):
+            training_range.read_training_range(path)
+
+
+def test_parameters_that_are_not_predicted_are_an_error_unless_allowed(pretrained: PretrainedGHN) -> None:
+    whole = mixed_graph()
+    kept = tuple(KeptParam((f"block_{place}", "gamma"), (6,), "multiplies data") for place in range(5))
+    graph = dataclasses.replace(whole, kept=kept)
+    with pytest.raises(ValueError, match=r"'block_0/gamma' \(multiplies data\), .* and 2 more; init_like keeps"):
+        predict(graph, pretrained)
+    partial = predict(graph, pretrained, allow_missing=True)
+    jax.tree.map(np.testing.assert_array_equal, partial, predict(whole, pretrained))
+
+
+@pytest.mark.parametrize("at_once", [0, -1])
+def test_embed_needs_at_least_one_graph_at_once(at_once: int, pretrained: PretrainedGHN) -> None:
+    with pytest.raises(ValueError, match=f"at_once must be at least 1 graph, got {at_once}"):
+        embed([random_graph(0, 5)], pretrained, at_once=at_once)
 
 
 def test_embed_is_the_mean_of_node_states(pretrained: PretrainedGHN) -> None:

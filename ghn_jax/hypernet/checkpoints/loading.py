@@ -10,6 +10,7 @@ import zipfile
 
 from ghn_jax.files import replaced_atomically
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN, read_checkpoint, read_file, read_release_checkpoint
+from ghn_jax.hypernet.training_range import read_training_range
 
 RELEASE_URL = "https://raw.githubusercontent.com/facebookresearch/ppuda/main/checkpoints/"
 RELEASE_PREFIX = "ppuda:"
@@ -65,7 +66,8 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
         return read_file(path) if _is_npz(path) else read_release_checkpoint(path)
     if name in packaged_names():
         with importlib.resources.as_file(importlib.resources.files("ghn_jax.hypernet") / _PACKAGED) as folder:
-            return read_file(folder / f"{name}.npz")
+            loaded = read_file(folder / f"{name}.npz")
+            return loaded.replace(trained_on=read_training_range(folder / f"{name}.json"))
     packaged = ", ".join(packaged_names()) or "none"
     public = ", ".join(RELEASE_PREFIX + known for known in RELEASE_FILES)
     raise ValueError(f"no hypernetwork {name!r}: neither a file nor a folder; packaged: {packaged}; public: {public}")

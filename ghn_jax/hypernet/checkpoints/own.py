@@ -24,6 +24,7 @@ from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
 from ghn_jax.hypernet.config import GHNConfig
 from ghn_jax.hypernet.ghn import GHN, Variables, init_ghn
+from ghn_jax.hypernet.training_range import TrainingRange
 
 FORMAT = "ghn_jax hypernetwork 2"
 FLAT_FORMAT = "ghn_jax hypernetwork 1"
@@ -39,10 +40,12 @@ class PretrainedGHN:
     Attributes:
       ghn: the module (static).
       variables: its weights, {"params": ...}.
+      trained_on: what it was trained on, if that is known (static).
     """
 
     ghn: GHN = flax.struct.field(pytree_node=False)
     variables: Variables
+    trained_on: TrainingRange | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
     def config(self) -> GHNConfig:
