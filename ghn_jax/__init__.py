@@ -4,6 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ghn_jax.deepnets import sample_architecture as sample_architecture
+    from ghn_jax.evaluation import evaluate as evaluate
     from ghn_jax.graphs import ArchGraph as ArchGraph
     from ghn_jax.graphs.tracing import trace as trace
     from ghn_jax.hypernet import GHN as GHN
@@ -12,23 +14,53 @@ if TYPE_CHECKING:
     from ghn_jax.hypernet import load_ghn as load_ghn
     from ghn_jax.hypernet import predict as predict
     from ghn_jax.initialising import init_like as init_like
+    from ghn_jax.metatraining.loop import train as train
+    from ghn_jax.networks import TargetNetwork as TargetNetwork
+    from ghn_jax.networks import zoo as zoo
+
+__version__ = "0.1.0"
 
 # Loaded at first use, so that workers which only draw architectures do not start JAX.
-_ROOMS = {
+_MODULES = {
     "ArchGraph": "graphs",
     "GHN": "hypernet",
     "GHNConfig": "hypernet",
+    "TargetNetwork": "networks",
     "embed": "hypernet",
+    "evaluate": "evaluation",
     "init_like": "initialising",
     "load_ghn": "hypernet",
     "predict": "hypernet",
+    "sample_architecture": "deepnets",
     "trace": "graphs.tracing",
+    "train": "metatraining.loop",
+    "zoo": "networks.zoo",
 }
 
-__all__ = ["ArchGraph", "GHN", "GHNConfig", "embed", "init_like", "load_ghn", "predict", "trace"]
+__all__ = [
+    "ArchGraph",
+    "GHN",
+    "GHNConfig",
+    "TargetNetwork",
+    "__version__",
+    "embed",
+    "evaluate",
+    "init_like",
+    "load_ghn",
+    "predict",
+    "sample_architecture",
+    "trace",
+    "train",
+    "zoo",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return module if name == "zoo" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -151,10 +151,7 @@ class LowRank(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for kinds in ("ENCODERS", "DECODERS"):
-        for name in [k for k in getattr(protocols, kinds) if k.startswith("toy")]:
-            monkeypatch.delitem(getattr(protocols, kinds), name)
+def registered() -> Iterator[None]:
     protocols.register("toy attention")(AttentionConfig)
     protocols.register("toy low-rank")(LowRankConfig)
     yield
@@ -253,5 +250,5 @@ def test_weights_of_a_decoder_are_told_by_their_names() -> None:
         def build(self, config: GHNConfig) -> protocols.Decoder:
             return Misnamed(self, config)
 
-    with pytest.raises(ValueError, match="must have names that begin with 'decoder'.*: got factors"):
+    with pytest.raises(ValueError, match=r"must have names that begin with 'decoder'.*: got factors"):
         init_ghn(GHN(TINY.replace(decoder=MisnamedConfig())), jax.random.key(0))
