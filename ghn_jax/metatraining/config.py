@@ -6,7 +6,7 @@ import pathlib
 from typing import Any, Literal
 
 from ghn_jax.deepnets.sources import ArchitectureConfig, Task
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.metatraining.optimisation import OptimiserConfig
 
@@ -161,7 +161,7 @@ def to_json(config: Any) -> Any:
 
 def save_config(config: TrainConfig, folder: pathlib.Path) -> None:
     """Writes the resolved configuration beside the checkpoints."""
-    with replaced_atomically(folder / CONFIG_FILE) as new:
+    with atomic_file(folder / CONFIG_FILE) as new:
         new.write_text(json.dumps(to_json(config), indent=1) + "\n")
 
 
