@@ -53,7 +53,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     temporary = _beside(final)
     try:
         yield temporary
-        _flush(temporary)
+        flush_file(temporary)
         os.replace(temporary, final)
         _flush_folder(final.parent)
     finally:
@@ -86,7 +86,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         yield temporary
         for folder, _, files in os.walk(temporary):
             for name in files:
-                _flush(pathlib.Path(folder, name))
+                flush_file(pathlib.Path(folder, name))
             _flush_folder(pathlib.Path(folder))
         _install(temporary, final)
         _flush_folder(final.parent)
@@ -111,6 +111,25 @@ def whole_folder(path: str | os.PathLike[str]) -> pathlib.Path:
         if replaced.is_dir() and not final.exists():
             return replaced
     return pathlib.Path(path)
+
+
+def remove_folder(folder: pathlib.Path) -> None:
+    """Removes a folder, if there is one; nobody finds a part of it under its name, even if this process is killed."""
+    if folder.exists():
+        doomed = _beside(folder)
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def flush_file(file: pathlib.Path) -> None:
+    """Brings a file's content to the disk, so that a name never stands for less after a loss of power."""
+    if not stat.S_ISREG(os.lstat(file).st_mode):
+        return
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cache_folder(*parts: str) -> pathlib.Path:
@@ -236,17 +255,6 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(file: pathlib.Path) -> None:
-    """Brings a file's content to the disk, so that a name never stands for less after a loss of power."""
-    if not stat.S_ISREG(os.lstat(file).st_mode):
-        return
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _flush_folder(folder: pathlib.Path) -> None:
     """Brings the names in a folder to the disk; some file systems cannot, and lose at most the newest change."""
     with contextlib.suppress(OSError):
@@ -265,10 +273,10 @@ def _install(new: pathlib.Path, final: pathlib.Path) -> None:
             if not final.exists():
                 os.rename(new, final)
             elif not _swap(new, final):
-                _discard(replaced)
+                remove_folder(replaced)
                 os.rename(final, replaced)
                 os.rename(new, final)
-            _discard(replaced)
+            remove_folder(replaced)
             return
         except OSError as error:
             # Another process replaced the folder, or brought the old one back, between two of our steps.
@@ -276,14 +284,6 @@ def _install(new: pathlib.Path, final: pathlib.Path) -> None:
             between = error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)
             if not between or attempt == _ATTEMPTS - 1:
                 raise
-
-
-def _discard(replaced: pathlib.Path) -> None:
-    """Removes an old folder, which loses the name that `whole_folder` looks for before it loses a file."""
-    if replaced.exists():
-        doomed = _beside(replaced)
-        os.rename(replaced, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _swap(one: pathlib.Path, other: pathlib.Path) -> bool:
