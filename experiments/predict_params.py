@@ -28,6 +28,7 @@ from ghn_jax.graphs.param_spec import Path
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.graphs.tracing.frontends import path_of
 from ghn_jax.initialising import init_like, predicted_paths, resolve
+from ghn_jax.networks import enable_compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,7 @@ def plain_arrays(variables: Any) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    enable_compilation_cache()
     try:
         print(run(options))
     except ValueError as error:
