@@ -96,6 +96,8 @@ def act():
 def check(number):
     if not {without_swap} and contents[0]:
         assert final.is_dir(), number
+    hidden = place / ".name.ghn_jax-replaced"
+    assert not hidden.exists() or tree(hidden) in contents, (number, sorted(tree(hidden)))
     found = tree(files.whole_folder(final))
     assert found in contents, (number, sorted(found))
     act()
