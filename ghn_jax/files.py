@@ -197,7 +197,10 @@ def _read_entry(path: pathlib.Path, read: Callable[[BinaryIO], _T]) -> _T:
 def _digest(file: BinaryIO) -> bytes:
     """Of all that follows the header, as 64 hexadecimal digits."""
     file.seek(len(_HEADER) + 65)
-    return hashlib.file_digest(file, "sha256").hexdigest().encode()
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest().encode()
 
 
 def _resolved(path: str | os.PathLike[str]) -> pathlib.Path:
