@@ -1,7 +1,5 @@
 """Making whole splits: any number of workers, after a kill, with statistics."""
 
-import dataclasses
-import json
 import os
 import pathlib
 import signal
@@ -149,9 +147,8 @@ import pathlib, shutil, sys
 import h5py
 import kill_points
 from ghn_jax.deepnets import DatasetReader, GenerationPlan, generate_dataset
-from ghn_jax.deepnets.files.generation import make_part
+from ghn_jax.deepnets.files.generation import make_part, plan_text
 from ghn_jax.deepnets.files.meta_file import meta_path
-from ghn_jax.deepnets.files.writer import finish_naming
 
 plan = GenerationPlan("train", seed=3, count=3, part_size=2)
 path, made, place = pathlib.Path("place/a.hdf5"), pathlib.Path("made"), pathlib.Path("place")
@@ -163,7 +160,7 @@ place.mkdir()
 for number, part in enumerate(plan.parts):
     make_part(made / f"{number:06d}.hdf5", plan.split, plan.seed, part)
 shutil.copytree(made, path.with_suffix(".parts"))
-(path.with_suffix(".parts") / "plan.json").write_text(PLAN)
+(path.with_suffix(".parts") / "plan.json").write_text(plan_text(plan))
 expected = generate()
 text, data = meta_path(path).read_text(), path.read_bytes()
 
@@ -171,7 +168,7 @@ def prepare():
     shutil.rmtree(place)
     place.mkdir()
     shutil.copytree(made, path.with_suffix(".parts"))
-    (path.with_suffix(".parts") / "plan.json").write_text(PLAN)
+    (path.with_suffix(".parts") / "plan.json").write_text(plan_text(plan))
 
 waiting = []
 
@@ -196,8 +193,7 @@ print(operations)
 
 def test_a_run_killed_while_it_joins_the_parts_goes_on(tmp_path: pathlib.Path):
     """Before each of its file operations: reading parts, writing, naming the two files, removing the parts."""
-    plan = json.dumps(dataclasses.asdict(GenerationPlan("train", seed=3, count=3, part_size=2)))
-    (operations,) = kill_points.run(KILLED.replace("PLAN)", f"{plan!r})"), tmp_path)
+    (operations,) = kill_points.run(KILLED, tmp_path)
     assert int(operations) > 8
 
 

@@ -84,7 +84,7 @@ def generate_dataset(path: str | os.PathLike[str], plan: GenerationPlan, workers
     finish_naming(path)
     folder = path.with_suffix(".parts")
     note = folder / "plan.json"
-    text = json.dumps(dataclasses.asdict(plan))
+    text = plan_text(plan)
     finals = [final for final in (path, meta_path(path)) if final.exists()]
     # Parts are removed last: if both files are there and the parts too, a run was killed when all was made.
     complete = len(finals) == 2 and note.exists() and note.read_text() == text
@@ -138,6 +138,11 @@ def make_part(file: pathlib.Path, split: str, seed: int, part: range) -> None:
         out.create_dataset("records", data=records, dtype=h5py.string_dtype())
         out.create_dataset("statistics", data=np.array(rows, np.float64).reshape(-1, len(COLUMNS)))
         out.create_dataset("rejections", data=rejections)
+
+
+def plan_text(plan: GenerationPlan) -> str:
+    """What stands beside the parts: equal texts mean that parts may be shared."""
+    return json.dumps(dataclasses.asdict(plan))
 
 
 def _claim(note: pathlib.Path, text: str) -> None:
