@@ -10,6 +10,8 @@ from typing import Literal
 
 import tyro
 
+from ghn_jax.networks import enable_compilation_cache
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -25,6 +27,7 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    enable_compilation_cache()
     figures = importlib.import_module(f"benchmarks.{options.name}").run(options.repeats)
     if options.json:
         print(json.dumps(figures), flush=True)

@@ -32,8 +32,8 @@ from ghn_jax.evaluation.architectures import evaluation_architectures
 from ghn_jax.evaluation.score_table import claim_folder, score_all, summary_table
 from ghn_jax.images import eval_batches, load_images, train_batches
 from ghn_jax.metatraining.config import ArchitectureConfig, Task, to_json
-from ghn_jax.metatraining.process import use_compilation_cache
 from ghn_jax.metatraining.trained import load_trained
+from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.pictures import histogram_picture
 
@@ -60,7 +60,8 @@ class Options:
       he: whether He initialisation of the same networks is evaluated too.
       seed: of He initialisation, noise and training batches.
       out: folder of results; default: runs/eval/GHN-SPLIT-DATASET-BN.
-      compilation_cache: folder of compiled programs; "" keeps nothing.
+      compilation_cache: folder of compiled programs; default: that of `networks.enable_compilation_cache`. ""
+        keeps nothing.
     """
 
     ghn: str
@@ -80,7 +81,7 @@ class Options:
     he: bool = True
     seed: int = 0
     out: pathlib.Path | None = None
-    compilation_cache: str = "~/.cache/ghn_jax/compiled"
+    compilation_cache: str | None = None
 
     @property
     def folder(self) -> pathlib.Path:
@@ -136,7 +137,8 @@ def evaluate(options: Options) -> str:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    use_compilation_cache(options.compilation_cache)
+    if options.compilation_cache != "":
+        enable_compilation_cache(options.compilation_cache)
     try:
         table = evaluate(options)
     except ValueError as error:

@@ -30,6 +30,7 @@ from ghn_jax.graphs.tracing.frontends import path_of
 from ghn_jax.hypernet.api import resolve_ghn
 from ghn_jax.hypernet.grouping import CLASSIFIER_ROLES
 from ghn_jax.initialising import init_like
+from ghn_jax.networks import enable_compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,7 @@ def plain_arrays(variables: Any) -> dict[str, Any]:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    enable_compilation_cache()
     try:
         print(run(options))
     except ValueError as error:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.sampler import sample_args
-from ghn_jax.networks import Plan, Runner, enable_compilation_cache, network_plan
+from ghn_jax.networks import Plan, Runner, network_plan
 from ghn_jax.networks.compiled import ProgramKey
 from ghn_jax.networks.runner import FlatParams, Step, schedule
 from ghn_jax.networks.segments import signature
@@ -115,7 +115,6 @@ def operations(key: ProgramKey) -> float:
 
 
 def run(repeats: int) -> dict[str, float]:
-    enable_compilation_cache()
     plans: list[Plan] = [network_plan(args) for args in networks()]
     shape = jax.ShapeDtypeStruct(IMAGES, jnp.float32)
     work = [schedule(plan, shape, True, True, None) for plan in plans]

@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from ghn_jax.deepnets.statistics import COLUMNS, PUBLISHED, PUBLISHED_SHARES
+from ghn_jax.files import atomic_file
 
 
 def draw_statistics(rows: np.ndarray, split: str, path: str | os.PathLike[str]) -> None:
@@ -44,5 +45,6 @@ def draw_statistics(rows: np.ndarray, split: str, path: str | os.PathLike[str]) 
     bars.set_xlabel("% of nodes")
     bars.legend()
     figure.suptitle(f"{len(rows):,} architectures of {split}; dashed: published ranges and means")
-    figure.savefig(path, dpi=120)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, dpi=120)
     plt.close(figure)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file
 from ghn_jax.runs.metrics import Progress
 
 
@@ -71,7 +71,7 @@ def claim_folder(folder: pathlib.Path, question: dict[str, Any]) -> None:
         changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new]
         if changed:
             raise ValueError(f"{folder} holds other scores ({'; '.join(changed)}): choose another --out, or remove it")
-    with replaced_atomically(path) as new:
+    with atomic_file(path) as new:
         new.write_text(json.dumps(question, indent=1) + "\n")
 
 
@@ -93,7 +93,7 @@ def read_scores(path: pathlib.Path) -> list[Score]:
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        with replaced_atomically(path) as new:
+        with atomic_file(path) as new:
             new.write_text(whole)
     try:
         return [Score(**json.loads(line)) for line in whole.splitlines()]

@@ -3,11 +3,11 @@
 import math
 import os
 import pathlib
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghn_jax.files import atomic_file
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.layout import Layout, layered_layout
 from ghn_jax.graphs.vocabulary import Primitive
@@ -81,14 +81,8 @@ def draw(graph: ArchGraph, path: str | os.PathLike[str]) -> None:
     axes.set_title(title, loc="left", fontsize=12)
     columns = int(width * _LEVEL_INCHES / _LEGEND_INCHES)
     figure.legend(loc="outside lower left", ncols=columns, fontsize=9, frameon=False, labelspacing=1.0)
-    handle, partial = tempfile.mkstemp(suffix=target.suffix, prefix=f".{target.stem}-", dir=target.parent)
-    os.close(handle)
-    try:
+    with atomic_file(target) as partial:
         figure.savefig(partial, dpi=_DPI)
-        os.replace(partial, target)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 def _row_length(layout: Layout) -> int:

@@ -35,7 +35,7 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def crop_and_flip(key: jax.Array, images: jax.Array, style: Style) -> jax.Array:
-    """The augmentation of small images (SPEC: meta-training): pad-4 crop at 32 x 32, flip where the set allows."""
+    """The augmentation of small images: pad-4 crop at 32 x 32, scaled with the size; flip where the set allows."""
     crop_key, flip_key = jax.random.split(key)
     padding = max(round(style.crop_padding * images.shape[1] / 32), 1) if style.crop_padding else 0
     images = random_crop(crop_key, images, padding)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 STRENGTHS = (0.4, 0.4, 0.4, 0.2)
-"""Brightness, contrast, saturation, hue (SPEC: meta-training)."""
+"""Brightness, contrast, saturation, hue: how far each may change, as the original release sets it for ImageNet."""
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -24,12 +24,12 @@ def colour_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
     factors = [
         jax.random.uniform(k, count, minval=1 - s, maxval=1 + s) for k, s in zip(keys[:3], STRENGTHS[:3], strict=True)
     ]
-    turn = jax.random.uniform(keys[3], count, minval=-STRENGTHS[3], maxval=STRENGTHS[3])
+    shift = jax.random.uniform(keys[3], count, minval=-STRENGTHS[3], maxval=STRENGTHS[3])
     changes = [
         lambda x: jnp.clip(x * factors[0], 0, 1),
         lambda x: _blend(x, _grey(x).mean(axis=(1, 2), keepdims=True), factors[1]),
         lambda x: _blend(x, _grey(x), factors[2]),
-        lambda x: _turn_hue(x, turn),
+        lambda x: _shift_hue(x, shift),
     ]
     order = jax.random.permutation(order_key, 4)
     unit = images.astype(jnp.float32) / 255
@@ -45,8 +45,8 @@ def _blend(images: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
 
 
-def _turn_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
-    """Hue shifted by `turn` (B, 1, 1, 1) of the colour circle, through HSV."""
+def _shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
+    """Hue moved on by `shift` (B, 1, 1, 1) of the colour circle, through HSV."""
     red, green, blue = images[..., 0], images[..., 1], images[..., 2]
     value = images.max(axis=3)
     spread = value - images.min(axis=3)
@@ -56,7 +56,7 @@ def _turn_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
         (green - blue) / safe,
         jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    hue = (hue / 6 + turn[..., 0]) % 1
+    hue = (hue / 6 + shift[..., 0]) % 1
     # A channel of HSV: value - spread * clip(distance of its hue on the circle), with offsets 5, 3, 1 (sixths).
     offsets = jnp.array((5.0, 3.0, 1.0)).reshape(1, 1, 1, 3)
     place = (offsets + 6 * hue[..., None]) % 6

@@ -11,7 +11,7 @@ import numpy as np
 from ghn_jax.images.augment import add_noise, crop_and_flip, normalise, random_flip
 from ghn_jax.images.colour import colour_jitter
 from ghn_jax.images.image_set import ImageSet, ImageSplit, Style
-from ghn_jax.images.stream import ImageStream, spread
+from ghn_jax.images.stream import ImageStream, evenly_spaced
 
 Batch = tuple[jax.Array, jax.Array]
 """Normalised images float32 (B, H, W, 3) and labels int32 (B,)."""
@@ -41,13 +41,13 @@ def train_batches(images: ImageSet | ImageStream, batch_size: int, seed: int) ->
 
 
 class _MemoryBatches:
-    """The whole training split on the device; a batch is gathered and augmented by one compiled call."""
+    """The training split stays on the host; a batch is gathered there and augmented by one compiled call."""
 
     def __init__(self, images: ImageSet, batch_size: int, seed: int) -> None:
         self._batch_size, self._seed = batch_size, seed
         self._count = len(images.train)
         self.steps_per_epoch = self._count // batch_size
-        self._images, self._labels = jnp.asarray(images.train.images), jnp.asarray(images.train.labels)
+        self._split = images.train
         self._key = jax.random.key(seed)
         self._make = jax.jit(functools.partial(_augmented, style=images.style))
         self._order = functools.lru_cache(maxsize=2)(self._order)
@@ -58,7 +58,8 @@ class _MemoryBatches:
     def batch(self, step: int) -> Batch:
         epoch, place = divmod(step, self.steps_per_epoch)
         rows = self._order(epoch)[place * self._batch_size : (place + 1) * self._batch_size]
-        return self._make(jax.random.fold_in(self._key, step), self._images, self._labels, rows)
+        chosen = self._split.take(rows)
+        return self._make(jax.random.fold_in(self._key, step), chosen.images), jnp.asarray(chosen.labels)
 
 
 class _StreamBatches:
@@ -80,8 +81,8 @@ class _StreamBatches:
         return self._make(jax.random.fold_in(self._key, step), images), jnp.asarray(labels)
 
 
-def _augmented(key: jax.Array, images: jax.Array, labels: jax.Array, rows: jax.Array, style: Style) -> Batch:
-    return normalise(crop_and_flip(key, images[rows], style), style), labels[rows]
+def _augmented(key: jax.Array, images: jax.Array, style: Style) -> jax.Array:
+    return normalise(crop_and_flip(key, images, style), style)
 
 
 def _coloured(key: jax.Array, images: jax.Array, style: Style) -> jax.Array:
@@ -118,7 +119,7 @@ def _prepared(key: jax.Array, images: jax.Array, style: Style, noisy: bool) -> j
 
 
 def _memory_batches(split: ImageSplit, batch_size: int, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    rows = spread(np.arange(len(split)), limit)
+    rows = evenly_spaced(np.arange(len(split)), limit)
     rows = np.random.default_rng(0).permutation(rows)
     size = min(batch_size, len(rows))
     for start in range(0, len(rows) - size + 1, size):

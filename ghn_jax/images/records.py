@@ -42,7 +42,12 @@ class FolderRecords:
 
     @classmethod
     def scan(cls, folder: pathlib.Path, classes: Sequence[str]) -> "FolderRecords":
-        """Raises ValueError for a class folder that is missing, holds no pictures or is not in `classes`."""
+        """Finds the pictures.
+
+        Raises:
+          ValueError: for a class folder that is missing, holds no pictures or is not in `classes`; for a picture that
+            is empty or no regular file.
+        """
         unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
         if unknown:
             raise ValueError(f"{folder} has the class {unknown[0]!r}, which the training folder has not")
@@ -52,6 +57,11 @@ class FolderRecords:
             pictures = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
             if not pictures:
                 raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            for picture_file in pictures:
+                if not picture_file.is_file():
+                    raise ValueError(f"{picture_file} is no regular file: remove it from the set")
+                if not picture_file.stat().st_size:
+                    raise ValueError(f"{picture_file} is empty: remove it from the set, or restore it")
             files += pictures
             labels += [label] * len(pictures)
         return cls(files, np.array(labels, np.int32))
@@ -80,7 +90,7 @@ class TfdsRecords:
             labels = [int(r["label"]) for start in starts for r in _rows(source, start)]
             return (np.array(labels, np.int32),)
 
-        return cls(source, *cached_arrays(f"labels {key} {len(source)}", ("labels",), read_labels))
+        return cls(source, *cached_arrays(f"labels {key} {len(source)}", read_labels))
 
     def __len__(self) -> int:
         return len(self.labels)

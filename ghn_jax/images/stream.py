@@ -15,7 +15,7 @@ from ghn_jax.images.records import Records, centre_square, picture
 HostBatch = tuple[np.ndarray, np.ndarray]
 """Images uint8 (B, H, W, 3) and labels int32 (B,)."""
 
-RESIZE_SHARE = 256 / 224
+RESIZE_RATIO = 256 / 224
 """Test images are the centre 224 of a picture whose shorter side is 256 (ImageNet)."""
 
 
@@ -60,12 +60,12 @@ class ImageStream:
             raise ValueError(f"unknown split {split!r} of the images {self.name!r}: use train, val or test")
         everything = np.arange(len(self.test)) if split == "test" else getattr(self, f"{split}_rows")
         records = self.test if split == "test" else self.train
-        rows = np.random.default_rng(0).permutation(spread(everything, limit))
+        rows = np.random.default_rng(0).permutation(evenly_spaced(everything, limit))
         crops = grain.MapDataset.source(_Rows(records, rows)).map(_CentreCrop(self.image_size))
         return iter(_in_workers(crops.batch(batch_size, drop_remainder=True, batch_fn=_stack), self.workers))
 
 
-def spread(rows: np.ndarray, limit: int | None) -> np.ndarray:
+def evenly_spaced(rows: np.ndarray, limit: int | None) -> np.ndarray:
     """At most `limit` of the rows, evenly spaced (test sets are often sorted by class)."""
     if limit is None or limit >= len(rows):
         return rows
@@ -102,7 +102,7 @@ class _CentreCrop(grain.transforms.Map):
 
     def map(self, element: tuple[bytes, int]) -> tuple[np.ndarray, int]:
         encoded, label = element
-        larger = round(self.image_size * RESIZE_SHARE)
+        larger = round(self.image_size * RESIZE_RATIO)
         edge = (larger - self.image_size) // 2
         square = centre_square(picture(encoded), larger)
         return square[edge : edge + self.image_size, edge : edge + self.image_size], label

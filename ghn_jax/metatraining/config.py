@@ -6,7 +6,7 @@ import pathlib
 from typing import Any, Literal
 
 from ghn_jax.deepnets.sources import ArchitectureConfig, Task
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.metatraining.optimisation import OptimiserConfig
 
@@ -57,7 +57,8 @@ class RunConfig:
       threads: networks that one device runs side by side.
       compile_threads: threads that compile layers of the next meta-batches ahead; 0 compiles when needed.
       compile_ahead: meta-batches to look ahead.
-      compilation_cache: folder of compiled programs; a second run starts warm. "" keeps nothing.
+      compilation_cache: folder of compiled programs, so that a second run starts warm; default: that of
+        `networks.enable_compilation_cache`. "" keeps nothing.
       distributed: join several processes by `jax.distributed.initialize` (cluster variables, or the three below).
       coordinator: HOST:PORT of process 0.
       num_processes: of the run.
@@ -78,7 +79,7 @@ class RunConfig:
     threads: int = 2
     compile_threads: int = 2
     compile_ahead: int = 2
-    compilation_cache: str = "~/.cache/ghn_jax/compiled"
+    compilation_cache: str | None = None
     distributed: bool = False
     coordinator: str | None = None
     num_processes: int | None = None
@@ -163,7 +164,7 @@ def to_json(config: Any) -> Any:
 
 def save_config(config: TrainConfig, folder: pathlib.Path) -> None:
     """Writes the resolved configuration beside the checkpoints."""
-    with replaced_atomically(folder / CONFIG_FILE) as new:
+    with atomic_file(folder / CONFIG_FILE) as new:
         new.write_text(json.dumps(to_json(config), indent=1) + "\n")
 
 

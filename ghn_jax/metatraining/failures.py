@@ -9,7 +9,7 @@ import numpy as np
 from flax import traverse_util
 
 from ghn_jax.deepnets import MetaBatch
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file
 from ghn_jax.metatraining.step import StepReport
 
 MOST_WRITTEN = 20
@@ -42,7 +42,8 @@ def record_failure(
     weights: dict[str, Any] = {
         "/".join(names): np.asarray(leaf) for names, leaf in traverse_util.flatten_dict(params).items()
     }
-    np.savez(path.with_suffix(".npz"), **weights)
+    with atomic_file(path.with_suffix(".npz")) as new:
+        np.savez(new, **weights)
     nets = [
         {
             "name": batch.graphs[place].name,
@@ -62,7 +63,7 @@ def record_failure(
         "networks": nets,
         "weights": path.with_suffix(".npz").name,
     }
-    with replaced_atomically(path) as new:
+    with atomic_file(path) as new:
         new.write_text(json.dumps(data, indent=1) + "\n")
     return path
 

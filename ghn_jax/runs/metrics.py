@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -26,7 +26,7 @@ class MetricWriter:
         path = folder / METRICS_FILE
         if path.exists():
             kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] < first_step]
-            with replaced_atomically(path) as new:
+            with atomic_file(path) as new:
                 new.write_text("".join(line + "\n" for line in kept))
         self._file = path.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)

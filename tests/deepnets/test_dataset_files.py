@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import pathlib
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 
 import h5py
@@ -123,6 +125,16 @@ def deep_cell() -> NetworkArgs:
 def test_nothing_is_overwritten(path: pathlib.Path):
     with pytest.raises(ValueError, match=r"nets_meta\.json exists; remove it first"):
         DatasetWriter(path)
+
+
+def test_two_writers_of_the_same_files_are_told_apart(tmp_path: pathlib.Path):
+    code = f"from ghn_jax.deepnets import DatasetWriter; DatasetWriter({str(tmp_path / 'nets.hdf5')!r}).__enter__()"
+    with DatasetWriter(tmp_path / "nets.hdf5") as writer:
+        writer.add("val", sample_args("val", 0)[0])
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ValueError" in other.stderr
+    assert "nets.hdf5 is being written by another process" in other.stderr
+    assert len(DatasetReader(tmp_path / "nets.hdf5", "val")) == 1
 
 
 def test_splits_are_written_in_one_go(tmp_path: pathlib.Path):

@@ -20,6 +20,7 @@ from ghn_jax.hypernet import (
     save_checkpoint,
     save_file,
 )
+from ghn_jax.hypernet.checkpoints.own import read_checkpoint
 from ghn_jax.hypernet.checkpoints.release_names import params_from_release, params_to_release
 from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
@@ -59,6 +60,16 @@ def test_every_format_gives_the_same_weights_back(name: str, tmp_path: pathlib.P
         assert_same(load_ghn(tmp_path / source), config, variables)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.npz", "folder", "release.pt"]
     assert read_torch_zip(tmp_path / "release.pt")["epoch"] == 3
+
+
+def test_a_checkpoint_whose_replacement_was_killed_is_the_old_one(tmp_path: pathlib.Path) -> None:
+    """Where the system cannot swap folders, a kill between two renamings leaves the old one under a hidden name."""
+    variables = variables_of(TINY)
+    for load in (load_ghn, read_checkpoint):
+        save_checkpoint(tmp_path / "folder", TINY, variables)
+        (tmp_path / "folder").rename(tmp_path / ".folder.ghn_jax-replaced")
+        assert_same(load(tmp_path / "folder"), TINY, variables)
+        assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_loaded_weights_predict(tmp_path: pathlib.Path) -> None:

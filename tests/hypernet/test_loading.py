@@ -79,22 +79,44 @@ def test_public_file_is_downloaded_once_and_verified(
         jax.tree.map(np.testing.assert_array_equal, loaded.variables, pretrained.variables)
     assert CountingHandler.requests == ["/ghn2_cifar10.pt"]
     assert [path.name for path in cache.iterdir()] == ["ghn2_cifar10.pt"]
-    (cache / "ghn2_cifar10.pt").write_bytes(data + b"x")
-    with pytest.raises(ValueError, match="it was removed"):
+    for damaged in (data + b"x", data[:-1], b""):
+        (cache / "ghn2_cifar10.pt").write_bytes(damaged)
         load_ghn("ppuda:ghn2_cifar10", url)
-    assert not list(cache.iterdir())
-    load_ghn("ppuda:ghn2_cifar10", url)
+        assert (cache / "ghn2_cifar10.pt").read_bytes() == data
+    assert CountingHandler.requests == 4 * ["/ghn2_cifar10.pt"]
+    (cache / "ghn2_cifar10.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cannot be downloaded .*download it yourself to .*ghn2_cifar10\.pt"):
+        load_ghn("ppuda:ghn2_cifar10", f"{url}/nowhere")
 
 
-def test_wrong_bytes_are_refused_and_removed(served: tuple[pathlib.Path, str], cache: pathlib.Path) -> None:
+def test_a_public_file_that_cannot_be_kept_is_used(
+    served: tuple[pathlib.Path, str],
+    cache: pathlib.Path,
+    pretrained: PretrainedGHN,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, url = served
+    export_release_checkpoint(folder / "ghn2_cifar10.pt", TINY, pretrained.variables)
+    data = (folder / "ghn2_cifar10.pt").read_bytes()
+    monkeypatch.setitem(loading.RELEASE_FILES, "ghn2_cifar10", loading.git_blob_id(data))
+    cache.write_text("a file where the folder should be")
+    with loading.release_file("ghn2_cifar10", url) as path:
+        assert path.read_bytes() == data
+    assert not path.exists()
+    assert "cannot be kept" in caplog.text
+    assert load_ghn("ppuda:ghn2_cifar10", url).config == TINY
+
+
+def test_wrong_bytes_are_refused_and_not_kept(served: tuple[pathlib.Path, str], cache: pathlib.Path) -> None:
     folder, url = served
     (folder / "ghn1_cifar10.pt").write_bytes(b"not the file")
     with pytest.raises(ValueError, match=r"ghn1_cifar10.pt has git blob id .* instead of 0c97a283"):
         load_ghn("ppuda:ghn1_cifar10", url)
-    assert not list(cache.iterdir())
+    assert not cache.exists()
     with pytest.raises(ValueError, match=r"mlp_cifar10.pt cannot be downloaded .*404"):
         load_ghn("ppuda:mlp_cifar10", url)
-    assert not list(cache.iterdir())
+    assert not cache.exists()
 
 
 def test_git_blob_id() -> None:
@@ -117,12 +139,6 @@ def test_packaged_names(tmp_path: pathlib.Path, pretrained: PretrainedGHN, monke
     assert load_ghn("small").config == TINY
     with pytest.raises(ValueError, match="packaged: small;"):
         load_ghn("big")
-
-
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GHN_JAX_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert loading.cache_folder() == pathlib.Path("/somewhere/ghn_jax")
 
 
 def test_predict(pretrained: PretrainedGHN, tmp_path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ghn_jax.images import ImageSet, ImageStream, Style, eval_batches, load_images, train_batches
 from ghn_jax.images.augment import crop_and_flip, normalise, random_crop, random_flip
-from ghn_jax.images.colour import _turn_hue, colour_jitter
+from ghn_jax.images.colour import _shift_hue, colour_jitter
 from ghn_jax.images.stream import random_resized_crop
 
 PLAIN = Style(mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
@@ -41,6 +41,15 @@ def test_a_batch_depends_on_seed_and_step_alone(digits: ImageSet) -> None:
         one.batch(0)
     np.testing.assert_array_equal(one.batch(7)[0], other.batch(7)[0])
     assert not np.array_equal(train_batches(digits, 16, seed=2).batch(7)[1], one.batch(7)[1])
+
+
+def test_only_batches_are_held_on_the_device(digits: ImageSet) -> None:
+    batches = train_batches(digits, 16, seed=1)
+    batches.batch(0)
+    held = sum(array.nbytes for array in jax.live_arrays())
+    batch = batches.batch(1)
+    assert sum(array.nbytes for array in jax.live_arrays()) - held <= sum(array.nbytes for array in batch)
+    assert not [array for array in jax.live_arrays() if array.size >= digits.train.images.size]
 
 
 def test_batches_larger_than_the_set_are_rejected(digits: ImageSet) -> None:
@@ -102,10 +111,10 @@ def test_colour_jitter_keeps_range_and_changes_each_image_differently() -> None:
 def test_hue_turns_red_into_green_into_blue_and_nothing_at_zero() -> None:
     red = jnp.array([1.0, 0.2, 0.2]).reshape(1, 1, 1, 3)
     third = jnp.full((1, 1, 1, 1), 1 / 3)
-    np.testing.assert_allclose(_turn_hue(red, third).reshape(3), (0.2, 1, 0.2), atol=1e-5)
-    np.testing.assert_allclose(_turn_hue(red, 2 * third).reshape(3), (0.2, 0.2, 1), atol=1e-5)
+    np.testing.assert_allclose(_shift_hue(red, third).reshape(3), (0.2, 1, 0.2), atol=1e-5)
+    np.testing.assert_allclose(_shift_hue(red, 2 * third).reshape(3), (0.2, 0.2, 1), atol=1e-5)
     pixels = jax.random.uniform(jax.random.key(0), (2, 5, 5, 3))
-    np.testing.assert_allclose(_turn_hue(pixels, jnp.zeros((2, 1, 1, 1))), pixels, atol=1e-5)
+    np.testing.assert_allclose(_shift_hue(pixels, jnp.zeros((2, 1, 1, 1))), pixels, atol=1e-5)
 
 
 class PlainRecords:

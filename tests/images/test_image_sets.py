@@ -1,5 +1,6 @@
 """Sets by name: digits, folders, tensorflow-datasets; splits; the cache."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -69,6 +70,38 @@ def test_a_decoded_folder_comes_from_the_cache_until_a_file_changes(
     with pytest.raises(IndexError):  # the stand-in returns too few training images: it was called
         load_images(name, 8)
     assert decoded
+
+
+@pytest.mark.parametrize(("bad", "message"), [("empty", "is empty"), ("pipe", "is no regular file"), ("link", "is no")])
+def test_a_picture_that_would_hang_or_is_empty_is_named(picture_folder: pathlib.Path, bad: str, message: str) -> None:
+    file = picture_folder / "train" / "light" / "bad.png"
+    if bad == "empty":
+        file.touch()
+    elif bad == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(picture_folder / "nothing.png")
+    with pytest.raises(ValueError, match=rf"light.bad\.png {message}"):
+        load_images(f"folder:{picture_folder}", 8)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+def test_a_damaged_cache_entry_is_made_anew(picture_folder: pathlib.Path, tmp_path: pathlib.Path, damage: str) -> None:
+    name = f"folder:{picture_folder}"
+    first = load_images(name, 8)
+    entries = sorted((tmp_path / "cache" / "images").iterdir())
+    assert len(entries) == 2  # training and test images
+    whole = [entry.read_bytes() for entry in entries]
+    for entry, content in zip(entries, whole, strict=True):
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+        entry.write_bytes({"empty": b"", "cut": content[:middle], "flipped": flipped}[damage])
+    again = load_images(name, 8)
+    for split in ("train", "val", "test"):
+        for field in ("images", "labels"):
+            one, other = (getattr(images.split(split), field) for images in (first, again))  # pyright: ignore
+            np.testing.assert_array_equal(one, other)
+    assert [entry.read_bytes() for entry in entries] == whole
 
 
 def test_a_folder_too_large_for_memory_is_streamed(

@@ -81,7 +81,7 @@ def test_pictures_are_drawn(tmp_path: pathlib.Path) -> None:
         histogram_picture({"predicted": [0.5, 0.6]}, "two", tmp_path / "histogram.png"),
     ):
         assert path.read_bytes().startswith(b"\x89PNG")
-    assert not list(tmp_path.glob("*.new*"))
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, "curves.png", "histogram.png"}
 
 
 def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ghn_jax.deepnets.files.hdf5 import dataset
+from ghn_jax.deepnets.files.hdf5 import array, open_file
 from ghn_jax.deepnets.files.meta_file import MetaFile, meta_path
 from ghn_jax.deepnets.files.stored import Labels, StoredGraph, attach_labels, labels_agree
 from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE, NetworkArgs
@@ -98,24 +98,12 @@ class DatasetReader:
     def _file(self) -> h5py.File:
         """The file, opened by this very process."""
         if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = (os.getpid(), h5py.File(self.path, "r"))
-            except OSError as error:
-                raise ValueError(f"{self.path}: not a complete HDF5 file ({error})") from error
+            self._opened = (os.getpid(), open_file(self.path))
         return self._opened[1]
 
     def _pair(self, index: int) -> tuple[Labels, np.ndarray]:
         """Labels of the rows and uint8 (N, N) distances."""
-        file = self._file()
-        arrays = {}
-        for key in ("nodes", "adj"):
-            place = f"{self.split}/{index}/{key}"
-            stored = dataset(file, place)
-            try:
-                arrays[key] = np.asarray(stored)
-            except OSError as error:
-                raise ValueError(f"{self.path}: {place!r} cannot be read ({error})") from error
-        nodes, distances = arrays["nodes"], arrays["adj"]
+        nodes, distances = (array(self._file(), f"{self._name(index)}/{key}") for key in ("nodes", "adj"))
         if nodes.ndim != 2 or nodes.shape[1] != 3 or distances.shape != (len(nodes), len(nodes)):
             raise ValueError(
                 f"{self.path}: {self._name(index)!r} must hold nodes (N, 3) and adj (N, N), "

@@ -1,5 +1,6 @@
 """Writes dataset files in the release's format, labels and rows in agreement."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ from ghn_jax.deepnets.files.stored import Labels, labelled_graph
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR
 from ghn_jax.deepnets.widths import counted_params
+from ghn_jax.files import flush_file
 from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph
 
 MOST_OPS = 20
@@ -106,43 +108,77 @@ def add_pair(parent: h5py.Group, name: str, entry: Entry) -> None:
     place.create_dataset("adj", data=entry.adj, chunks=entry.adj.shape, compression="gzip", compression_opts=1)
 
 
+def _finals(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """JSON and HDF5 file, in the order in which they get their names."""
+    return meta_path(path), path
+
+
+def _partials(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Their names while they are written."""
+    json_final, final = _finals(path)
+    return json_final.with_name(f".{json_final.name}.partial"), final.with_name(f".{final.name}.partial")
+
+
+def finish_naming(path: pathlib.Path) -> None:
+    """Gives the HDF5 file its name if its writer was killed when only the JSON file had got its own.
+
+    Nothing is named before both are complete, so an HDF5 file that waits beside a named JSON file is whole.
+    """
+    json_partial, partial = _partials(path)
+    json_final, final = _finals(path)
+    if json_final.exists() and not json_partial.exists() and partial.exists() and not final.exists():
+        partial.rename(final)
+
+
 class DatasetWriter:
     """Writes ``NAME.hdf5`` and ``NAME_meta.json``; a context manager.
 
-    Both are written under temporary names and take their own once complete, so a file under its final name is whole.
-    If the block ends in an error, nothing is left. Splits are written one after the other.
+    Both are written under hidden names and take their own once complete and on disk, so a file under its own name is
+    whole. If the block ends in an error, nothing is left. If the process is killed, the next writer of the same files
+    (or `generate_dataset`) completes what needed nothing but its name. Splits are written one after the other.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         """Raises ValueError if a file of that name exists."""
         self.path = pathlib.Path(path)
-        self._finals = (meta_path(self.path), self.path)
-        for final in self._finals:
+        finish_naming(self.path)
+        for final in _finals(self.path):
             if final.exists():
                 raise ValueError(f"{final} exists; remove it first or choose another name")
-        self._partials = tuple(final.with_name(f".{final.name}.partial") for final in self._finals)
         self._split: str | None = None
         self._counts: dict[str, int] = {}
 
     def __enter__(self) -> "DatasetWriter":
-        self._json = self._partials[0].open("w")
-        self._file = h5py.File(self._partials[1], "w")
+        json_partial, partial = _partials(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = h5py.File(partial, "w")
+        except BlockingIOError as error:
+            raise ValueError(f"{self.path} is being written by another process ({error})") from None
+        self._json = json_partial.open("w")
         self._file.attrs["title"] = "DeepNets-1M"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        if kind is None:
-            self._end_split()
-            self._json.write("}" if self._counts else "{}")
-        self._json.close()
-        self._file.close()
-        for partial, final in zip(self._partials, self._finals, strict=True):
+        partials, complete = _partials(self.path), False
+        try:
+            with contextlib.closing(self._file), contextlib.closing(self._json):
+                if kind is None:
+                    self._end_split()
+                    self._json.write("}" if self._counts else "{}")
             if kind is None:
+                for partial in partials:
+                    flush_file(partial)
+                complete = True
+        finally:
+            if not complete:
+                for partial in partials:
+                    partial.unlink(missing_ok=True)
+        if complete:
+            for partial, final in zip(partials, _finals(self.path), strict=True):
                 partial.rename(final)
-            else:
-                partial.unlink()
 
     def add(self, split: str, args: NetworkArgs) -> None:
         """Appends a network to a split."""

@@ -1,16 +1,22 @@
 """`load_ghn`: a hypernetwork from a path, a packaged name or the public release."""
 
+import contextlib
 import hashlib
 import importlib.resources
+import logging
 import os
 import pathlib
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file, cache_folder, whole_folder
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN, read_checkpoint, read_file, read_release_checkpoint
 from ghn_jax.hypernet.training_range import read_training_range
+
+_LOG = logging.getLogger(__name__)
 
 RELEASE_URL = "https://raw.githubusercontent.com/facebookresearch/ppuda/main/checkpoints/"
 RELEASE_PREFIX = "ppuda:"
@@ -30,13 +36,6 @@ _PACKAGED = "packaged"
 _TIMEOUT_SECONDS = 60
 
 
-def cache_folder() -> pathlib.Path:
-    """Folder of downloaded checkpoints: GHN_JAX_CACHE, else ghn_jax in the user's cache folder."""
-    if folder := os.environ.get("GHN_JAX_CACHE"):
-        return pathlib.Path(folder)
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ghn_jax"
-
-
 def packaged_names() -> tuple[str, ...]:
     """Names of the hypernetworks that come with the package."""
     folder = importlib.resources.files("ghn_jax.hypernet") / _PACKAGED
@@ -50,7 +49,8 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
 
     Args:
       source: a folder that `save_checkpoint` wrote, a ``.npz`` of `save_file`, a ``.pt`` of the release, a packaged
-        name, or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once to `cache_folder`, checked by git blob id.
+        name, or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once to the cache folder (`GHN_JAX_CACHE`, else
+        ``ghn_jax`` in the user's), checked by git blob id.
       url: where the public files lie.
 
     Raises:
@@ -58,8 +58,9 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
     """
     name = os.fspath(source)
     if name.startswith(RELEASE_PREFIX):
-        return read_release_checkpoint(download_release(name.removeprefix(RELEASE_PREFIX), url))
-    path = pathlib.Path(name)
+        with release_file(name.removeprefix(RELEASE_PREFIX), url) as public:
+            return read_release_checkpoint(public)
+    path = whole_folder(name)
     if path.is_dir():
         return read_checkpoint(path)
     if path.is_file():
@@ -85,35 +86,56 @@ def git_blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def download_release(name: str, url: str = RELEASE_URL) -> pathlib.Path:
-    """Path of a public checkpoint in the cache folder, downloaded at first use; its bytes are verified every time.
+@contextlib.contextmanager
+def release_file(name: str, url: str = RELEASE_URL) -> Iterator[pathlib.Path]:
+    """A public checkpoint on disk, its bytes verified: kept in the cache folder, downloaded if it is not there.
+
+    A damaged one there is downloaded anew. Where nothing can be kept, the file lies in a temporary folder for as long
+    as the block runs, and a warning is logged.
 
     Raises:
-      ValueError: for an unknown name, a download that fails, or bytes with another git blob id (they are removed).
+      ValueError: for an unknown name, a download that fails, or bytes with another git blob id, which are not kept.
     """
     if name not in RELEASE_FILES:
         raise ValueError(f"the release has no checkpoint {name!r}; known: {', '.join(RELEASE_FILES)}")
     path = cache_folder() / f"{name}.pt"
-    if path.is_file():
-        _verify(path, name)
-        return path
+    with contextlib.ExitStack() as stack:
+        if not _is_kept(path, name):
+            data = _download(name, url, path)
+            try:
+                with atomic_file(path) as temporary:
+                    temporary.write_bytes(data)
+            except (OSError, ValueError) as error:
+                _LOG.warning("%s cannot be kept (%s): it will have to be downloaded again", path, error)
+                path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+                path.write_bytes(data)
+        yield path
+
+
+def _is_kept(path: pathlib.Path, name: str) -> bool:
+    """Whether the file is there, whole."""
+    try:
+        if not path.is_file():
+            return False
+        if git_blob_id(path.read_bytes()) == RELEASE_FILES[name]:
+            return True
+        _LOG.warning("%s is damaged or not the public file: it is downloaded anew", path)
+    except OSError as error:
+        _LOG.warning("%s cannot be read (%s): it is downloaded anew", path, error)
+    return False
+
+
+def _download(name: str, url: str, path: pathlib.Path) -> bytes:
+    """The public file's bytes; an error says that the file may be put to `path` by hand."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.pt", timeout=_TIMEOUT_SECONDS) as response:
             data = response.read()
     except (urllib.error.URLError, OSError) as error:
         raise ValueError(f"{url}: {name}.pt cannot be downloaded ({error}); download it yourself to {path}") from None
-    with replaced_atomically(path) as temporary:
-        temporary.write_bytes(data)
-        _verify(temporary, name)
-    return path
-
-
-def _verify(path: pathlib.Path, name: str) -> None:
-    """Removes the file and raises ValueError if it is not the public file of that name."""
-    actual = git_blob_id(path.read_bytes())
+    actual = git_blob_id(data)
     if actual != RELEASE_FILES[name]:
-        path.unlink()
         raise ValueError(
-            f"{name}.pt has git blob id {actual} instead of {RELEASE_FILES[name]}: damaged or not the public file; "
-            f"it was removed, load it again to download it anew"
+            f"{url}: {name}.pt has git blob id {actual} instead of {RELEASE_FILES[name]}: damaged on the way, or not "
+            f"the public file; load it again, or put the right one to {path}"
         )
+    return data

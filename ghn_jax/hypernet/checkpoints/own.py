@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file, atomic_folder, whole_folder
 from ghn_jax.hypernet.checkpoints.release_names import (
     config_from_release,
     config_to_release,
@@ -57,8 +57,7 @@ def save_checkpoint(path: str | os.PathLike[str], config: GHNConfig, variables: 
     """Writes a folder with weights (orbax) and configuration; it appears whole, replacing what had its name."""
     import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
 
-    with replaced_atomically(pathlib.Path(path).absolute()) as folder:
-        folder.mkdir()
+    with atomic_folder(pathlib.Path(path).absolute()) as folder:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, variables))
         (folder / _CONFIG_FILE).write_text(_config_json(config))
@@ -72,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
     """
     import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
 
-    folder = pathlib.Path(path).absolute()
+    folder = whole_folder(pathlib.Path(path).absolute())
     config_file = folder / _CONFIG_FILE
     if not config_file.is_file():
         raise ValueError(f"{folder}: no checkpoint of a hypernetwork: {_CONFIG_FILE} is missing")
@@ -92,7 +91,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
 def save_file(path: str | os.PathLike[str], config: GHNConfig, variables: Variables) -> None:
     """Writes configuration and weights as one compressed .npz file, for packaging; replaced atomically."""
     flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
-    with replaced_atomically(pathlib.Path(path)) as temporary, open(temporary, "wb") as file:
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
         arrays = {str(name): np.asarray(array, np.float32) for name, array in flat.items()}
         np.savez_compressed(file, allow_pickle=False, **{_CONFIG_FILE: np.array(_config_json(config))}, **arrays)
 

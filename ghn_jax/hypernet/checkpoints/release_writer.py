@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ghn_jax.files import replaced_atomically
+from ghn_jax.files import atomic_file
 
 _ALIGNMENT = 64
 
@@ -23,7 +23,7 @@ def write_torch_zip(path: str | os.PathLike[str], state: Mapping[str, np.ndarray
       meta: further entries of the saved dictionary: str, bool, int, float, None, tuples, lists and dicts of them.
     """
     storages = [np.ascontiguousarray(array, "<f4") for array in state.values()]
-    with replaced_atomically(pathlib.Path(path)) as temporary:
+    with atomic_file(path) as temporary:
         folder = pathlib.Path(path).stem or "archive"
         with open(temporary, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             _add(file, archive, f"{folder}/data.pkl", _pickle(state, meta))
