@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from graph_compare import specs_by_path
 from jax import lax
 
 from ghn_jax.graphs import ArchGraph, Primitive, Role
@@ -96,7 +97,7 @@ def test_linear_layer(layer: Callable[[jax.Array, jax.Array], jax.Array], shape:
         strict=True,
     )
     assert labels(graph) == ["input", "conv", "conv"]
-    assert graph.params_by_path["w",].axes == axes
+    assert specs_by_path(graph)["w",].axes == axes
     assert graph.node_shapes[1].tolist() == [6, 3, 1, 1]
 
 
@@ -166,7 +167,7 @@ def test_stack_along_an_inner_axis_is_kept():
         params=zeros(w=(192, 2, 6), head=(6, 10)),
     )  # fmt: skip
     assert labels(graph)[0] == "input"
-    assert graph.params_by_path["head",].role is Role.CLASSIFIER_KERNEL
+    assert specs_by_path(graph)["head",].role is Role.CLASSIFIER_KERNEL
 
 
 def test_model_that_reads_constants_as_python_numbers():
@@ -233,5 +234,5 @@ def test_position_table(shape: tuple[int, ...]):
     graph = trace(forward, IMAGE, params=zeros(w=(3, 6), table=shape, head=(384, 10)), strict=True)
     assert labels(graph) == ["input", "conv", "pos_enc", "sum", "conv"]
     expected = {(8, 8, 6): "HWI", (1, 64, 6): "OHI", (64, 6): "HI", (1, 8, 1, 6): "OHOI"}[shape]
-    assert graph.params_by_path["table",].axes == expected
+    assert specs_by_path(graph)["table",].axes == expected
     assert graph.node_shapes[2].tolist() == ([1, 6, 8, 8] if shape != (1, 8, 1, 6) else [1, 6, 2, 2])
