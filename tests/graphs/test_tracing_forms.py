@@ -233,6 +233,6 @@ def test_position_table(shape: tuple[int, ...]):
 
     graph = trace(forward, IMAGE, params=zeros(w=(3, 6), table=shape, head=(384, 10)), strict=True)
     assert labels(graph) == ["input", "conv", "pos_enc", "sum", "conv"]
-    expected = {(8, 8, 6): "HWI", (1, 64, 6): "OHI", (64, 6): "HI", (1, 8, 1, 6): "OHOI"}[shape]
-    assert specs_by_path(graph)["table",].axes == expected
+    expected: dict[tuple[int, ...], str] = {(8, 8, 6): "HWI", (1, 64, 6): "OHI", (64, 6): "HI", (1, 8, 1, 6): "OHOI"}
+    assert specs_by_path(graph)["table",].axes == expected[shape]
     assert graph.node_shapes[2].tolist() == ([1, 6, 8, 8] if shape != (1, 8, 1, 6) else [1, 6, 2, 2])

@@ -62,14 +62,15 @@ def test_layout_that_does_not_fit(layout: str, message: str):
 
 
 def test_leaves_with_one_path_are_refused():
-    params = {1: jnp.zeros((192, 6)), "1": jnp.zeros((6, 10))}
-    tree = {"first": {1: params[1]}, "second": {"1": params["1"]}}
+    tree = {"first": {1: jnp.zeros((192, 6))}, "second": {"1": jnp.zeros((6, 10))}}
     graph = trace(lambda p, x: x.reshape(-1, 192) @ p["first"][1] @ p["second"]["1"], (8, 8, 3), params=tree)
     assert {spec.name for spec in graph.params} == {"first/1", "second/1"}
-    same = [{"a": [jnp.zeros((192, 6))]}, {"a": {"0": jnp.zeros((6, 10))}}]
-    merged = Twice(same[0]["a"][0], same[1]["a"]["0"])
     with pytest.raises(ValueError, match=r"two parameter leaves have the path 'w'; rename one"):
-        trace(lambda p, x: x.reshape(-1, 192) @ p.first @ p.second, (8, 8, 3), params=merged)
+        trace(
+            lambda p, x: x.reshape(-1, 192) @ p.first @ p.second,
+            (8, 8, 3),
+            params=Twice(jnp.zeros((192, 6)), jnp.zeros((6, 10))),
+        )
 
 
 @jax.tree_util.register_pytree_with_keys_class

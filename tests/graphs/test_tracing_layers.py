@@ -41,8 +41,10 @@ def spec_of(graph: ArchGraph, *path: str) -> tuple[str, Role, int]:
 
 
 def conv(x: jax.Array, kernel: jax.Array, **kwargs: Any) -> jax.Array:
-    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "window_strides": (1, 1), "padding": "SAME"}
-    return lax.conv_general_dilated(x, kernel, **{**layout, **kwargs})
+    layout: dict[str, Any] = {
+        "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "window_strides": (1, 1), "padding": "SAME", **kwargs
+    }  # fmt: skip
+    return lax.conv_general_dilated(x, kernel, **layout)
 
 
 def head(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:

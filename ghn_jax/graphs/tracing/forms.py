@@ -7,13 +7,13 @@ standardisation, ``(w - mean(w)) / sqrt(var(w) + eps)``, times a gain or not, wh
 mean and scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ghn_jax.graphs.tracing.values import Constant, Form, Value, Weight
 
 _SQUARE, _ROOT, _INVERSE_ROOT, _RECIPROCAL = "square", "sqrt", "rsqrt", "reciprocal"
-_OF_POWER = {2: _SQUARE, 0.5: _ROOT, -0.5: _INVERSE_ROOT, -1: _RECIPROCAL}
+_OF_POWER: Mapping[Any, str] = {2: _SQUARE, 0.5: _ROOT, -0.5: _INVERSE_ROOT, -1: _RECIPROCAL}
 
 _UNARY = {
     (_SQUARE, Form.LEAF): Form.SQUARES,

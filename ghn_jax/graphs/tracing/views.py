@@ -157,12 +157,11 @@ def _concatenate(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Va
 
 
 def _pad(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
-    value = values[0]
-    if isinstance(value, Constant) or isinstance(values[1], (Data, Weight)):
+    value, filling = values
+    if isinstance(value, Constant) or not isinstance(filling, Constant):
         return contract(builder, eqn, values)
     if isinstance(value, Weight):
-        filling = values[1].value if isinstance(values[1], Constant) else None
-        value = dataclasses.replace(value if filling == 0 else value.through("pad"), part=True)
+        value = dataclasses.replace(value if filling.value == 0 else value.through("pad"), part=True)
     return dataclasses.replace(value, axes=_resized(value.axes, eqn))
 
 
