@@ -8,10 +8,15 @@ import numpy as np
 from networkx.algorithms.isomorphism import DiGraphMatcher
 
 from ghn_jax.deepnets.files.names import flax_path
-from ghn_jax.graphs import ArchGraph, Primitive, Role
+from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 
 Edge = tuple[int, int]
 _NODES_LISTED = 8
+
+
+def specs_by_path(graph: ArchGraph) -> dict[tuple[str, ...], ParamSpec]:
+    """Specs by path; of a stacked leaf the last one."""
+    return {spec.path: spec for spec in graph.params}
 
 
 def assert_same_graph(graph: ArchGraph, fixture: dict[str, Any], names: bool = True, distances: bool = True) -> None:

@@ -1,21 +1,18 @@
 """`ArchGraph`: the computation graph of one neural network architecture, on the host."""
 
+import collections
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from ghn_jax.graphs.distances import shortest_path_distances
+from ghn_jax.graphs.checks import check_graph, check_indices
+from ghn_jax.graphs.dag import shortest_path_distances, topological_order
 from ghn_jax.graphs.param_spec import KeptParam, ParamSpec, Role
-from ghn_jax.graphs.summary import graph_table
-from ghn_jax.graphs.topology import topological_order
 from ghn_jax.graphs.vocabulary import Primitive
 
 MAX_CUTOFF = 250
 """Largest distance that a graph can be asked for: distances are uint8, 0 means no path."""
-
-_PRIMITIVES = tuple(Primitive)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -42,7 +39,7 @@ class ArchGraph:
     kept: tuple[KeptParam, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_graph(self.name, self.node_types, self.node_shapes, self.edges, self.params)
         for array in (self.node_types, self.node_shapes, self.edges):
             array.setflags(write=False)
 
@@ -67,7 +64,7 @@ class ArchGraph:
         shapes = np.array(node_shapes, np.int32)
         pairs = np.array(edges, np.int32)
         pairs = pairs if pairs.size else pairs.reshape(0, 2)
-        _check_indices(name, types, pairs, params)
+        check_indices(name, types, pairs, params)
         types = types.astype(np.int8)
         if len(pairs) and not (pairs[:, 0] < pairs[:, 1]).all():
             order = topological_order(pairs, len(types), name)
@@ -103,11 +100,6 @@ class ArchGraph:
         kept = sum(leaf.size for leaf in self.kept)
         return kept / (kept + self.num_params) if kept else 0.0
 
-    @functools.cached_property
-    def params_by_path(self) -> dict[tuple[str, ...], ParamSpec]:
-        """Specs by path (and index, where a leaf is stacked: the last one wins)."""
-        return {spec.path: spec for spec in self.params}
-
     @property
     def num_classes(self) -> int | None:
         """Classes that the classifier tells apart; None if the graph has no classifier."""
@@ -129,72 +121,32 @@ class ArchGraph:
         return f"ArchGraph({self.name!r}, N={self.num_nodes}, E={self.num_edges}, weights={self.num_params:,})"
 
     def __str__(self) -> str:
-        return graph_table(self)
+        return _table(self)
 
 
-def _check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Sequence[ParamSpec]) -> None:
-    """Raises ValueError for unknown types and for edges or specs that point outside the graph."""
-    count = len(types)
-    if count == 0:
-        raise ValueError(f"architecture {name!r} has no nodes")
-    unknown = np.flatnonzero((types < 0) | (types >= len(Primitive)))
-    if len(unknown):
-        raise ValueError(f"architecture {name!r}: node {unknown[0]} has the unknown type {types[unknown[0]]}")
-    if edges.ndim != 2 or edges.shape[1] != 2:
-        raise ValueError(f"architecture {name!r}: edges must be rows (from, to), got an array of shape {edges.shape}")
-    if len(edges):
-        outside = np.flatnonzero(((edges < 0) | (edges >= count)).any(axis=1))
-        if len(outside):
-            raise ValueError(
-                f"architecture {name!r}: edge {tuple(edges[outside[0]].tolist())} leaves the range of its {count} nodes"
-            )
-        loops = np.flatnonzero(edges[:, 0] == edges[:, 1])
-        if len(loops):
-            raise ValueError(f"architecture {name!r}: cycle, node {edges[loops[0], 0]} is its own successor")
-    nodes = [spec.node for spec in params]
-    if nodes and not (min(nodes) >= 0 and max(nodes) < count):
-        spec = next(spec for spec in params if not 0 <= spec.node < count)
-        raise ValueError(
-            f"architecture {name!r}: parameter {spec.name!r} points to node {spec.node}, which is out of range"
-        )
-
-
-def _check(graph: ArchGraph) -> None:
-    """Checks everything that `ArchGraph` promises."""
-    name, types, edges = graph.name, graph.node_types, graph.edges
-    _check_indices(name, types, edges, graph.params)
-    count = len(types)
-    if graph.node_shapes.shape != (count, 4):
-        raise ValueError(f"architecture {name!r}: node_shapes must be ({count}, 4), got {graph.node_shapes.shape}")
-    if len(edges) and not (edges[:, 0] < edges[:, 1]).all():
-        raise ValueError(f"architecture {name!r}: rows are not in topological order; use ArchGraph.build")
-    inputs = np.flatnonzero(types == Primitive.INPUT)
-    if len(inputs) != 1 or inputs[0] != 0:
-        raise ValueError(
-            f"architecture {name!r}: the first node must be its only input, found inputs at {inputs.tolist()}"
-        )
-    _check_paths(name, types, edges)
-    primitives = [_PRIMITIVES[kind] for kind in types.tolist()]
+def _table(graph: ArchGraph) -> str:
+    """One line a node (row, primitive, shape, predecessors, parameters) under a title; then what is not predicted."""
+    predecessors = collections.defaultdict(list)
+    for source, target in graph.edges.tolist():
+        predecessors[target].append(source)
+    names = collections.defaultdict(list)
     for spec in graph.params:
-        spec.check(primitives[spec.node], name)
-
-
-def _check_paths(name: str, types: np.ndarray, edges: np.ndarray) -> None:
-    """Every node but a position table follows from the input; every node leads to the last one."""
-    count = len(types)
-    has_successor = np.zeros(count, bool)
-    has_successor[edges[:, 0]] = True
-    has_successor[-1] = True
-    has_predecessor = np.zeros(count, bool)
-    has_predecessor[edges[:, 1]] = True
-    has_predecessor |= (types == Primitive.INPUT) | (types == Primitive.POS_ENC)
-    # In a DAG whose only sink is the last node and whose only sources are the input and position tables,
-    # every node lies on a path: no search is needed.
-    for mask, what in (
-        (has_successor, "does not reach the last node"),
-        (has_predecessor, "has no path from the input"),
-    ):
-        bad = np.flatnonzero(~mask)
-        if len(bad):
-            node = bad[0]
-            raise ValueError(f"architecture {name!r}: node {node} ({Primitive(int(types[node])).label}) {what}")
+        names[spec.node].append(spec.name)
+    rows = [("node", "primitive", "shape (O, I, H, W)", "predecessors", "parameters")]
+    for node, (kind, shape) in enumerate(zip(graph.node_types.tolist(), graph.node_shapes.tolist(), strict=True)):
+        rows.append(
+            (
+                str(node),
+                Primitive(kind).label,
+                " x ".join(map(str, shape)) if any(shape) else "-",
+                " ".join(map(str, predecessors[node])) or "-",
+                ", ".join(names[node]) or "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    title = f"{graph.name}: {graph.num_nodes} nodes, {graph.num_edges} edges, {graph.num_params:,} weights"
+    if graph.kept:
+        lines.append(f"not predicted: {graph.kept_share:.2%} of the weights")
+        lines += [f"  {leaf.name} ({' x '.join(map(str, leaf.shape))}): {leaf.reason}" for leaf in graph.kept]
+    return "\n".join([title, *lines])

@@ -14,7 +14,7 @@ CanonicalShape = tuple[int, int, int, int]
 
 
 class Role(enum.Enum):
-    """How a tensor is decoded from its node's embedding (SPEC: decoding)."""
+    """How a tensor is decoded from its node's embedding (docs/method.md, section 6)."""
 
     KERNEL = "kernel"  # convolution or inner linear layer
     CLASSIFIER_KERNEL = "classifier_kernel"

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from graph_compare import specs_by_path
 from hypothesis import given, settings
 from network_args import network_args, small_args
 
@@ -69,7 +70,7 @@ def test_operations_that_reach_nothing_are_left_out():
 def test_a_zero_step_still_takes_channels():
     steps = (("conv_3x3", 0), ("none", 0), ("none", 1), ("none", 0))
     graph = network_graph(small_args(steps, (2, 3)))
-    assert graph.params_by_path["classifier_0", "kernel"].shape == (16, 10)
+    assert specs_by_path(graph)["classifier_0", "kernel"].shape == (16, 10)
     assert "concat" not in labels(graph)
 
 
@@ -84,14 +85,14 @@ def test_an_unused_stem_is_left_out():
 def test_one_cell_before_a_reduction_is_wide_already_without_preproc():
     args = small_args((("conv_1x1", 1), ("none", 0)), preproc=False, C_mult=2, n_cells=4)
     graph = network_graph(args)
-    widths = [graph.params_by_path[f"cells_{cell}", "ops_0", "op_1", "kernel"].shape[-1] for cell in range(4)]
+    widths = [specs_by_path(graph)[f"cells_{cell}", "ops_0", "op_1", "kernel"].shape[-1] for cell in range(4)]
     assert widths == [16, 32, 32, 32]
     assert graph.num_params == parameter_count(args)
 
 
 def test_position_table_fits_the_tokens():
     for size, grid in ((32, 11), (224, 14), (28, 10)):
-        table = network_graph(VIT.replace(image_size=size)).params_by_path["pos_enc", "table"]
+        table = specs_by_path(network_graph(VIT.replace(image_size=size)))["pos_enc", "table"]
         assert table.shape == (1, grid, grid, 128)
 
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from corner_graphs import corner_graphs, diamond, one_edge, random_graph
+from graph_compare import specs_by_path
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,7 +82,7 @@ def test_any_order_of_nodes_gives_the_same_graph(seed, num_nodes):
 def test_classes_and_lookup_by_path():
     graph = diamond()
     assert graph.num_classes == 10
-    assert graph.params_by_path[("norm", "scale")].node == 2
+    assert specs_by_path(graph)[("norm", "scale")].node == 2
     assert one_edge().num_classes is None
 
 
@@ -145,3 +146,37 @@ def test_constructor_does_not_sort():
 def test_cutoff_out_of_range(cutoff):
     with pytest.raises(ValueError, match=f"cutoff must be between 1 and 250, got {cutoff}"):
         diamond().distances(cutoff)
+
+
+EXPECTED = """\
+diamond: 6 nodes, 6 edges, 130 weights
+node  primitive  shape (O, I, H, W)  predecessors  parameters
+0     input      -                   -             -
+1     conv       8 x 3 x 1 x 1       0             conv/kernel
+2     bn         8 x 1 x 1 x 1       1             norm/scale, norm/bias
+3     sum        -                   1 2           -
+4     conv       10 x 8 x 1 x 1      3             head/kernel
+5     bias       10 x 1 x 1 x 1      4             head/bias"""
+
+
+def test_printed_table():
+    assert str(corner_graphs()["diamond"]) == EXPECTED
+
+
+@pytest.mark.parametrize("name", corner_graphs())
+def test_printed_table_has_one_line_a_node(name):
+    graph = corner_graphs()[name]
+    title, header, *rows = str(graph).splitlines()
+    assert title == f"{name}: {graph.num_nodes} nodes, {graph.num_edges} edges, {graph.num_params:,} weights"
+    assert [int(row.split()[0]) for row in rows] == list(range(graph.num_nodes))
+    start = header.index("parameters")
+    for row in rows:
+        assert row[start - 1] == " "
+        assert row[start] != " "
+        assert row == row.rstrip()
+
+
+def test_printed_stacked_leaves_carry_their_index():
+    table = str(corner_graphs()["stacked"])
+    assert "layers/kernel[0]" in table
+    assert "layers/kernel[1]" in table

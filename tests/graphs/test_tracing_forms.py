@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from graph_compare import specs_by_path
 from jax import lax
 
 from ghn_jax.graphs import ArchGraph, Primitive, Role
@@ -79,7 +80,8 @@ def test_batch_norm(norm: Callable[[Params, jax.Array], jax.Array]):
         (lambda w, x: jax.vmap(jax.vmap(jax.vmap(lambda v: w @ v)))(x), (6, 3), "OI"),
         (lambda w, x: x @ w.reshape(6, 3).T, (2, 3, 3), "OOI"),
         (lambda w, x: x @ jnp.pad(w, ((0, 0), (0, 1))), (3, 6), "IO"),
-        (lambda w, x: x @ (w - w.mean(0)) * 2.0, (3, 6), "IO"),
+        (lambda w, x: x @ ((w - w.mean(0)) / jnp.sqrt(w.var(0) + 1e-5)) * 2.0, (3, 6), "IO"),
+        (lambda w, x: x @ w[::-1], (3, 6), "IO"),
         (lambda w, x: jnp.concatenate([x @ part for part in lax.split(w, (2, 4), axis=1)], -1), (3, 6), "IO"),
         (lambda w, x: x @ jnp.take(w, jnp.array([5, 4, 3, 2, 1, 0]), axis=1), (3, 6), "IO"),
         (lambda w, x: jnp.einsum("bhwc,cd->bhwd", x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)), (3, 6), "IO"),
@@ -95,7 +97,7 @@ def test_linear_layer(layer: Callable[[jax.Array, jax.Array], jax.Array], shape:
         strict=True,
     )
     assert labels(graph) == ["input", "conv", "conv"]
-    assert graph.params_by_path["w",].axes == axes
+    assert specs_by_path(graph)["w",].axes == axes
     assert graph.node_shapes[1].tolist() == [6, 3, 1, 1]
 
 
@@ -165,7 +167,7 @@ def test_stack_along_an_inner_axis_is_kept():
         params=zeros(w=(192, 2, 6), head=(6, 10)),
     )  # fmt: skip
     assert labels(graph)[0] == "input"
-    assert graph.params_by_path["head",].role is Role.CLASSIFIER_KERNEL
+    assert specs_by_path(graph)["head",].role is Role.CLASSIFIER_KERNEL
 
 
 def test_model_that_reads_constants_as_python_numbers():
@@ -231,6 +233,6 @@ def test_position_table(shape: tuple[int, ...]):
 
     graph = trace(forward, IMAGE, params=zeros(w=(3, 6), table=shape, head=(384, 10)), strict=True)
     assert labels(graph) == ["input", "conv", "pos_enc", "sum", "conv"]
-    expected = {(8, 8, 6): "HWI", (1, 64, 6): "OHI", (64, 6): "HI", (1, 8, 1, 6): "OHOI"}[shape]
-    assert graph.params_by_path["table",].axes == expected
+    expected: dict[tuple[int, ...], str] = {(8, 8, 6): "HWI", (1, 64, 6): "OHI", (64, 6): "HI", (1, 8, 1, 6): "OHOI"}
+    assert specs_by_path(graph)["table",].axes == expected[shape]
     assert graph.node_shapes[2].tolist() == ([1, 6, 8, 8] if shape != (1, 8, 1, 6) else [1, 6, 2, 2])

@@ -72,7 +72,7 @@ def volume(p: Params, x: jax.Array) -> jax.Array:
     [
         (layer_scale, "layer scale"),
         (bias_after_activation, "no layer of the vocabulary just produced"),
-        (scale_plus_one, "the leaf plus a constant"),
+        (scale_plus_one, "reaches the data through add: the layer does not use the leaf itself"),
         (lookup, "embedding table"),
         (attention_bias, "attention scores"),
         (two_leaves_in_one_kernel, "several leaves are joined into one kernel"),
@@ -104,9 +104,9 @@ def test_leaf_is_kept_with_its_reason(layer: Callable[[Params, jax.Array], jax.A
         trace(forward, IMAGE, params=params, strict=True)
 
 
-def test_scale_of_a_normalised_kernel_is_kept_and_the_kernel_predicted():
+def test_gain_of_a_standardised_kernel_is_kept_and_the_kernel_predicted():
     def forward(p: Params, x: jax.Array) -> jax.Array:
-        kernel = p["w"] / jnp.linalg.norm(p["w"], axis=0, keepdims=True) * p["gain"]
+        kernel = jax.nn.standardize(p["w"], axis=0) * p["gain"]
         return x.reshape(x.shape[0], -1) @ kernel @ p["head"]
 
     params = {"w": jnp.zeros((192, 6)), "gain": jnp.zeros(6), "head": jnp.zeros((6, 10))}

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from graph_compare import specs_by_path
 from jax import lax
 
 from ghn_jax.graphs import ArchGraph, Primitive, Role
@@ -35,13 +36,15 @@ def labels(graph: ArchGraph) -> list[str]:
 
 
 def spec_of(graph: ArchGraph, *path: str) -> tuple[str, Role, int]:
-    spec = graph.params_by_path[path]
+    spec = specs_by_path(graph)[path]
     return spec.axes, spec.role, spec.node
 
 
 def conv(x: jax.Array, kernel: jax.Array, **kwargs: Any) -> jax.Array:
-    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "window_strides": (1, 1), "padding": "SAME"}
-    return lax.conv_general_dilated(x, kernel, **{**layout, **kwargs})
+    layout: dict[str, Any] = {
+        "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "window_strides": (1, 1), "padding": "SAME", **kwargs
+    }  # fmt: skip
+    return lax.conv_general_dilated(x, kernel, **layout)
 
 
 def head(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -214,7 +217,7 @@ def test_pooling(pool: Callable[[jax.Array], jax.Array], label: str, window: tup
 
 @pytest.mark.parametrize("keepdims", [True, False])
 def test_squeeze_and_excitation(keepdims: bool):
-    """The mean is a node only if it keeps the spatial axes (SPEC 1)."""
+    """The mean is a node only if it keeps the spatial axes (docs/method.md, section 2)."""
 
     class Net(nn.Module):
         @nn.compact

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from graph_compare import specs_by_path
 
 from ghn_jax.graphs import ArchGraph, Primitive, Role
 from ghn_jax.graphs.tracing import trace
@@ -89,10 +90,10 @@ def test_transformer_with_one_projection():
     msa = labels(graph).index("msa")
     assert predecessors(graph, msa) == [msa - 1]
     assert predecessors(graph, 4) == [2, 3]
-    qkv = graph.params_by_path["Block_0", "attention", "qkv", "kernel"]
+    qkv = specs_by_path(graph)["Block_0", "attention", "qkv", "kernel"]
     assert (qkv.axes, qkv.shape, qkv.canonical_shape) == ("IOOO", (8, 3, 2, 4), (24, 8, 1, 1))
-    assert graph.params_by_path["Block_0", "attention", "out", "kernel"].axes == "IIO"
-    table = graph.params_by_path["table",]
+    assert specs_by_path(graph)["Block_0", "attention", "out", "kernel"].axes == "IIO"
+    table = specs_by_path(graph)["table",]
     assert (table.axes, table.role) == ("OHI", Role.POSITION)
     assert graph.node_shapes[3].tolist() == [1, 8, 4, 4]
 
@@ -103,7 +104,7 @@ def test_transformer_with_a_class_token_and_flax_attention():
     assert sorted(labels(graph)) == sorted([*HEAD, *block, *block, "conv", "bias"])
     msa = labels(graph).index("msa")
     assert [labels(graph)[row] for row in predecessors(graph, msa)] == ["bias"] * 3
-    assert graph.params_by_path["Block_0", "attention", "query", "bias"].axes == "OO"
+    assert specs_by_path(graph)["Block_0", "attention", "query", "bias"].axes == "OO"
     assert [leaf.path for leaf in graph.kept] == [("token",)]
     assert 0 < graph.kept_share < 0.01
     assert graph.node_shapes[labels(graph).index("pos_enc")].tolist() == [1, 8, 4, 4]
@@ -227,8 +228,8 @@ def test_nnx_module(abstract: bool):
     model = nnx.eval_shape(lambda: NnxNet(nnx.Rngs(0))) if abstract else NnxNet(nnx.Rngs(0))
     graph = trace(model, IMAGE, strict=True)
     assert labels(graph) == ["input", "conv", "bias", "bn", "glob_avg", "conv", "bias", "conv", "bias"]
-    assert graph.params_by_path["norm", "scale"].role is Role.SCALE
-    assert graph.params_by_path["layers", "1", "kernel"].role is Role.CLASSIFIER_KERNEL
+    assert specs_by_path(graph)["norm", "scale"].role is Role.SCALE
+    assert specs_by_path(graph)["layers", "1", "kernel"].role is Role.CLASSIFIER_KERNEL
 
 
 def test_nothing_is_allocated_or_run():

@@ -5,7 +5,7 @@ import pytest
 from ghn_jax.graphs import Primitive
 from ghn_jax.graphs.vocabulary import CONVOLUTIONS, NORMS, POOLS
 
-# SPEC.md, section 1
+# docs/method.md, section 2
 ROWS = [
     *("max_pool", "avg_pool", "sep_conv", "dil_conv", "conv", "msa", "cse", "sum", "concat", "input"),
     *("bias", "bn", "ln", "pos_enc", "glob_avg"),

@@ -5,4 +5,6 @@ nodes it was computed from). `walk` goes through the equations on these three; r
 parameter in one of the ways that the vocabulary knows, and contract everything else. `finish` prunes the result.
 """
 
-from ghn_jax.graphs.tracing.trace import trace as trace
+from ghn_jax.graphs.tracing.trace import trace
+
+__all__ = ["trace"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from ghn_jax.graphs.param_spec import Path, Role
 from ghn_jax.graphs.tracing.axes import UNKNOWN, Axis, Label
-from ghn_jax.graphs.tracing.values import Data, Leaf, Weight
+from ghn_jax.graphs.tracing.values import Data, Form, Leaf, Weight
 from ghn_jax.graphs.vocabulary import Primitive
 
 NodeShape = tuple[int, int, int, int]
@@ -36,13 +36,28 @@ class Candidate:
     node: int
 
 
-class GraphBuilder:
+def through_function(function: str) -> str:
+    """Reason of a leaf that is not itself what a layer uses."""
+    return f"reaches the data through {function}: the layer does not use the leaf itself"
+
+
+def _is_what_the_layer_uses(weight: Weight, role: Role) -> bool:
+    """Whether a value is the tensor that a layer uses in a role, given that some layers work on it first."""
+    if weight.form is Form.STANDARDISED and role is not Role.KERNEL:
+        return False
+    if (weight.normalises is not None and role is not Role.SCALE) or (weight.recentred and role is not Role.NORM_BIAS):
+        return False
+    return not weight.altered
+
+
+class TraceBuilder:
     """Collects what the rules find in a jaxpr."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = [Node(Primitive.INPUT, NO_SHAPE, frozenset())]
         self.candidates: list[Candidate] = []
         self.reasons: dict[Path, str] = {}
+        self.altered: set[Leaf] = set()  # met data as functions of themselves: kept, wherever else they are used
         self.shared: dict[tuple[Leaf, tuple[int, ...], frozenset[int]], int] = {}
 
     def node(
@@ -63,6 +78,10 @@ class GraphBuilder:
         if leaf is None:
             self.keep(weight, "several leaves are joined into one tensor")
             return
+        if not _is_what_the_layer_uses(weight, role):
+            function = weight.function or ("a standardisation" if weight.form is Form.STANDARDISED else "mul")
+            self.keep(weight.through(function), through_function(function))
+            return
         stacked = tuple(axis for axis, _ in weight.index)
         if stacked != tuple(range(len(stacked))):
             self.keep(weight, "stacked along an axis that is not a leading one")
@@ -75,9 +94,14 @@ class GraphBuilder:
         self.keep(dataclasses.replace(weight, leaf=None), f"modifies {'/'.join(leaf.path)}")
 
     def keep(self, weight: Weight, reason: str) -> None:
-        """Notes why leaves are not predicted, unless a spec covers them after all; the first reason stays."""
+        """Notes why leaves are not predicted, unless a spec covers them after all; the first reason stays.
+
+        Leaves that met data through a function are never predicted.
+        """
         for leaf in weight.leaves:
             self.reasons.setdefault(leaf.path, reason)
+        if weight.altered:
+            self.altered |= weight.leaves
 
     def resolve_means(self, value: Data) -> Data:
         """`value` with means over space replaced by what they average: they turned out to be statistics."""

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs.tracing.axes import UNKNOWN, Axes, labels_of, merge
-from ghn_jax.graphs.tracing.builder import GraphBuilder
-from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
+from ghn_jax.graphs.tracing.builder import TraceBuilder, through_function
+from ghn_jax.graphs.tracing.forms import form_after, is_identity
+from ghn_jax.graphs.tracing.values import Constant, Data, Form, Value, Weight
 
 
 def shape_of(variable: Any) -> tuple[int, ...]:
@@ -42,7 +43,7 @@ def _is_window_means(array: Any) -> bool:
     return False
 
 
-def contract(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def contract(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """The value of every output of an operation without a rule of its own."""
     shape = shape_of(eqn.outvars[0])
     shapes = [shape_of(v) for v in eqn.invars]
@@ -51,14 +52,15 @@ def contract(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
         for value in values:
             if isinstance(value, Weight):
                 builder.keep(value, f"meets data in {eqn.primitive.name}, which no layer of the vocabulary does")
+        for weight in (w for v in data for w in (v.scale, v.shift) if w is not None):
+            builder.keep(weight.through(eqn.primitive.name), through_function(eqn.primitive.name))
         return merge_data(builder, data, _fitting_axes(values, shapes, shape))
-    weights = [v for v in values if isinstance(v, Weight)]
-    if weights:
-        return merge_weights(weights, _fitting_axes(values, shapes, shape))
+    if any(isinstance(v, Weight) for v in values):
+        return merge_weights(eqn, values, _fitting_axes(values, shapes, shape))
     return Constant()
 
 
-def merge_data(builder: GraphBuilder, data: Sequence[Data], axes: Axes) -> Data:
+def merge_data(builder: TraceBuilder, data: Sequence[Data], axes: Axes) -> Data:
     """Data computed from other data by contracted operations.
 
     Means over space that meet unsqueezed data directly are statistics, so what they average takes their place.
@@ -76,33 +78,44 @@ def merge_data(builder: GraphBuilder, data: Sequence[Data], axes: Axes) -> Data:
     )
 
 
-def merge_weights(weights: Sequence[Weight], axes: Axes) -> Weight:
-    """A value computed from parameters; it stays a view of a leaf if that leaf outranks all others.
+def merge_weights(eqn: Any, values: Sequence[Value], axes: Axes) -> Weight:
+    """A value computed from parameters and constants; it remembers the leaf that outranks all others.
 
-    The leaf that spans most axes is the kernel (or bias), smaller ones modify it, like the gain of a normalised kernel.
+    The leaf that spans most axes is the kernel (or bias), smaller ones modify it, like the gain of a standardised
+    kernel. What the value is to that leaf is its form.
     """
+    weights = [v for v in values if isinstance(v, Weight)]
+    name = eqn.primitive.name
     leaves = frozenset().union(*(w.leaves for w in weights))
-    ranked = sorted((w for w in weights if w.leaf), key=lambda w: (-len(labels_of(w.axes)), w.normalises is not None))
+    ranked = sorted((w for w in weights if w.leaf), key=_rank)
     main = ranked[0] if ranked else None
-    if (
-        main is None
-        or any(w.leaf != main.leaf and _rank(w) == _rank(main) for w in ranked)
-        or len(ranked) < len(weights)
-    ):
-        return Weight(None, axes, others=leaves)
-    return dataclasses.replace(
+    form = form_after(eqn, values)
+    rivals = [w for w in ranked if main is not None and w.leaf != main.leaf and _rank(w) == _rank(main)]
+    if main is None or rivals or len(ranked) < len(weights):
+        return Weight(None, axes, others=leaves, form=Form.OTHER, function=name)
+    main = dataclasses.replace(
         main,
         axes=axes,
         others=leaves - {main.leaf},
         part=main.part or any(w.leaf == main.leaf and w.index != main.index for w in ranked),
-        offset=main.offset or len({w.leaf for w in ranked}) > 1,
-        normalises=main.normalises if len(weights) == 1 else None,
     )
+    rest = ranked[1:]
+    adds = name == "add" or (name == "sub" and values[0] is ranked[0])
+    if adds and rest and all(w.normalises is not None for w in rest):
+        # the bias of a fused normalisation; its scale is another layer's leaf, which this changes nothing about
+        return dataclasses.replace(main, recentred=True, others=ranked[0].others)
+    if is_identity(eqn, values):
+        return main
+    if form in (Form.LEAF, Form.STANDARDISED):
+        return dataclasses.replace(main, form=form, function=None)
+    # a running mean times a scale over its deviation is on its way to join a bias
+    normalises = main.normalises if name == "mul" and len(weights) == 1 else None
+    return dataclasses.replace(main, form=form, function=main.function or name, normalises=normalises)
 
 
-def _rank(weight: Weight) -> tuple[int, bool]:
-    """Order of importance among the leaves of one value."""
-    return len(labels_of(weight.axes)), weight.normalises is not None
+def _rank(weight: Weight) -> tuple[int, bool, bool]:
+    """Order of importance among the leaves of one value, the kernel first; a gain is less than what it scales."""
+    return -len(labels_of(weight.axes)), weight.normalises is not None, weight.form is Form.LEAF
 
 
 def _fitting_axes(values: Sequence[Value], shapes: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> Axes:

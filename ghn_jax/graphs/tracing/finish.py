@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import KeptParam, ParamSpec, Role
-from ghn_jax.graphs.tracing.builder import Candidate, GraphBuilder
+from ghn_jax.graphs.tracing.builder import Candidate, TraceBuilder
 from ghn_jax.graphs.tracing.values import Data, Leaf, Value
 from ghn_jax.graphs.vocabulary import Primitive
 
@@ -13,7 +13,7 @@ _JOINS = frozenset({Primitive.SUM, Primitive.CONCAT})
 _UNUSED = "does not reach the output through a layer of the vocabulary"
 
 
-def finish(builder: GraphBuilder, output: Value, leaves: Sequence[Leaf], name: str) -> ArchGraph:
+def finish(builder: TraceBuilder, output: Value, leaves: Sequence[Leaf], name: str) -> ArchGraph:
     """The architecture's graph.
 
     Raises:
@@ -44,7 +44,7 @@ def finish(builder: GraphBuilder, output: Value, leaves: Sequence[Leaf], name: s
     )
 
 
-def _contract(builder: GraphBuilder) -> tuple[list[frozenset[int]], list[frozenset[int]]]:
+def _contract(builder: TraceBuilder) -> tuple[list[frozenset[int]], list[frozenset[int]]]:
     """For each row what stands for it as a predecessor, and its predecessors.
 
     Nodes marked as contracted go, and joins that are left with one predecessor.
@@ -69,7 +69,7 @@ def _reaching(last: int, predecessors: Sequence[frozenset[int]]) -> set[int]:
     return live
 
 
-def _classifier(builder: GraphBuilder, last: int, predecessors: Sequence[frozenset[int]]) -> set[int]:
+def _classifier(builder: TraceBuilder, last: int, predecessors: Sequence[frozenset[int]]) -> set[int]:
     """Rows of the classifier: the last node if it is a kernel, or a bias and its kernel.
 
     A kernel followed by a mean over space (SqueezeNet) is an ordinary convolution to the reference, too.
@@ -85,7 +85,7 @@ _OF_CLASSIFIER = {Role.KERNEL: Role.CLASSIFIER_KERNEL, Role.BIAS: Role.CLASSIFIE
 
 
 def _specs(
-    builder: GraphBuilder, rows: dict[int, int], classifier: set[int], leaves: Sequence[Leaf]
+    builder: TraceBuilder, rows: dict[int, int], classifier: set[int], leaves: Sequence[Leaf]
 ) -> tuple[list[ParamSpec], list[KeptParam]]:
     """A spec for each leaf (or layer of a stacked leaf) that a node of the graph uses, and the leaves without one."""
     used: dict[Leaf, dict[tuple[int, ...], Candidate]] = {}
@@ -98,8 +98,10 @@ def _specs(
         layers = used.get(leaf, {})
         depth = len(next(iter(layers), ()))
         everything = set(itertools.product(*(range(n) for n in leaf.shape[:depth])))
-        if not layers or set(layers) != everything:
-            reason = "only some of its layers are used" if layers else builder.reasons.get(leaf.path, _UNUSED)
+        altered = leaf in builder.altered
+        if altered or not layers or set(layers) != everything:
+            partly = layers and not altered
+            reason = "only some of its layers are used" if partly else builder.reasons.get(leaf.path, _UNUSED)
             kept.append(KeptParam(leaf.path, leaf.shape, reason))
             continue
         for index, layer in sorted(layers.items()):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ghn_jax.graphs.param_spec import Role
 from ghn_jax.graphs.tracing import axes as ax
-from ghn_jax.graphs.tracing.builder import GraphBuilder, NodeShape, letters_of
+from ghn_jax.graphs.tracing.builder import NodeShape, TraceBuilder, letters_of
 from ghn_jax.graphs.tracing.combine import contract, merge_data, shape_of
 from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
 from ghn_jax.graphs.tracing.views import Rule, size_of
@@ -25,7 +25,7 @@ class _Layer(NamedTuple):
     sees_space: bool
 
 
-def _convolution(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _convolution(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     data, kernel = values
     numbers = eqn.params["dimension_numbers"]
     axes: list[ax.Axis] = [()] * len(shape_of(eqn.outvars[0]))
@@ -59,7 +59,7 @@ def _convolution(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Va
     )
 
 
-def _dot(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _dot(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     (left_sum, right_sum), (left_batch, right_batch) = eqn.params["dimension_numbers"]
     left, right = values
     left_rank, right_rank = len(shape_of(eqn.invars[0])), len(shape_of(eqn.invars[1]))
@@ -85,7 +85,7 @@ class _Dims(NamedTuple):
 
 
 def _linear(
-    builder: GraphBuilder, eqn: Any, operands: tuple[Data, _Dims], kernel: tuple[Value, _Dims], *, flip: bool
+    builder: TraceBuilder, eqn: Any, operands: tuple[Data, _Dims], kernel: tuple[Value, _Dims], *, flip: bool
 ) -> Value:
     """Data times a parameter (a layer) or a constant (contracted); with `flip` the data are the second operand."""
     (data, along), (weight, dims) = operands, kernel
@@ -118,7 +118,7 @@ def _linear(
     return _kernel(builder, data, weight, layer, axes)
 
 
-def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: int) -> Data:
+def _averaged(builder: TraceBuilder, data: Data, axes: ax.Axes, means: int) -> Data:
     """Data times a constant matrix.
 
     Window means along both spatial axes are an adaptive pooling, a mean over space to the reference whatever its size.
@@ -132,7 +132,7 @@ def _averaged(builder: GraphBuilder, data: Data, axes: ax.Axes, means: int) -> D
     return Data(frozenset({builder.node(Primitive.GLOB_AVG, data.nodes)}), axes)
 
 
-def _kernel(builder: GraphBuilder, data: Data, kernel: Weight, layer: _Layer, axes: ax.Axes) -> Data:
+def _kernel(builder: TraceBuilder, data: Data, kernel: Weight, layer: _Layer, axes: ax.Axes) -> Data:
     """The node of a convolution or linear layer. Slices of one leaf that meet the same data are one layer."""
     if kernel.leaf is None:
         builder.keep(kernel, "several leaves are joined into one kernel")
@@ -145,7 +145,7 @@ def _kernel(builder: GraphBuilder, data: Data, kernel: Weight, layer: _Layer, ax
     if node is None:
         shape = _whole_shape(kernel, layer) if kernel.part else layer.shape
         node = builder.shared[key] = builder.node(layer.primitive, data.nodes, shape, squeezed=data.squeezed)
-        builder.use(kernel, layer.letters, Role.KERNEL, node)
+    builder.use(kernel, layer.letters, Role.KERNEL, node)
     return Data(frozenset({node}), axes, squeezed=data.squeezed, kernel_open=True)
 
 
@@ -159,7 +159,7 @@ def _whole_shape(kernel: Weight, layer: _Layer) -> NodeShape:
     return sizes["O"], sizes["I"], sizes["H"], sizes["W"]
 
 
-def _product(builder: GraphBuilder, left: Data, right: Data, axes: ax.Axes) -> Data:
+def _product(builder: TraceBuilder, left: Data, right: Data, axes: ax.Axes) -> Data:
     """Data times data; the second product of an attention closes it and is its node."""
     result = merge_data(builder, [left, right], axes)
     if not (left.scores or right.scores):

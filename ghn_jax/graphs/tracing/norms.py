@@ -6,7 +6,7 @@ from typing import Any
 
 from ghn_jax.graphs.param_spec import Role
 from ghn_jax.graphs.tracing import axes as ax
-from ghn_jax.graphs.tracing.builder import GraphBuilder, letters_of
+from ghn_jax.graphs.tracing.builder import TraceBuilder, letters_of
 from ghn_jax.graphs.tracing.combine import merge_data, shape_of
 from ghn_jax.graphs.tracing.values import Data, Statistics, Weight
 from ghn_jax.graphs.vocabulary import Primitive
@@ -15,10 +15,11 @@ _LAYER_SCALE = "multiplies data that no statistics normalise (layer scale)"
 _NORMS = {Statistics.BATCH: Primitive.BN, Statistics.EXAMPLE: Primitive.LN}
 
 
-def normalise(builder: GraphBuilder, eqn: Any, data: Data, scale: Weight) -> Data:
+def normalise(builder: TraceBuilder, eqn: Any, data: Data, scale: Weight) -> Data:
     """Data (or a deviation on its way to data) times a parameter."""
     axes = _result_axes(eqn, data, scale)
     if data.normalised is not None and _is_vector(data, scale):
+        scale = scale.through("mul") if scale.normalises is not None else scale
         return _norm_node(builder, dataclasses.replace(data, axes=axes), data.normalised, scale)
     if scale.normalises is not None:
         return _norm_node(builder, dataclasses.replace(data, axes=axes), scale.normalises, scale)
@@ -34,7 +35,7 @@ def normalise(builder: GraphBuilder, eqn: Any, data: Data, scale: Weight) -> Dat
     return merge_data(builder, [data], axes)
 
 
-def scale_statistics(builder: GraphBuilder, data: Data, factor: Data) -> Data:
+def scale_statistics(builder: TraceBuilder, data: Data, factor: Data) -> Data:
     """Data times the reciprocal deviation `factor`, which may already carry the scale."""
     kind = factor.statistics or Statistics.EXAMPLE
     factor = builder.resolve_means(factor) if not data.squeezed else factor
@@ -49,14 +50,14 @@ def scale_statistics(builder: GraphBuilder, data: Data, factor: Data) -> Data:
     return dataclasses.replace(data, normalised=kind)
 
 
-def shift_norm(builder: GraphBuilder, data: Data, bias: Weight) -> Data:
+def shift_norm(builder: TraceBuilder, data: Data, bias: Weight) -> Data:
     """Adds the bias of the normalisation that `data` comes from."""
     if data.norm_open is not None:
         builder.use(bias, _vector_letters(bias), Role.NORM_BIAS, data.norm_open)
     return dataclasses.replace(data, norm_open=None)
 
 
-def add_parameter(builder: GraphBuilder, eqn: Any, data: Data, added: Weight) -> Data:
+def add_parameter(builder: TraceBuilder, eqn: Any, data: Data, added: Weight) -> Data:
     """Data plus a parameter: bias of a normalisation or layer, position table, or nothing that the vocabulary knows."""
     axes = _result_axes(eqn, data, added)
     data = dataclasses.replace(data, axes=axes)
@@ -78,16 +79,14 @@ def add_parameter(builder: GraphBuilder, eqn: Any, data: Data, added: Weight) ->
     return merge_data(builder, [data], axes)
 
 
-def _norm_node(builder: GraphBuilder, data: Data, kind: Statistics, scale: Weight | None, size: int = 0) -> Data:
+def _norm_node(builder: TraceBuilder, data: Data, kind: Statistics, scale: Weight | None, size: int = 0) -> Data:
     node = builder.node(_NORMS[kind], data.nodes, (size or _size(scale), 1, 1, 1), squeezed=data.squeezed)
-    if scale is not None and scale.offset:
-        builder.keep(scale, "the scale of its normalisation is not the leaf itself but the leaf plus a constant")
-    elif scale is not None:
+    if scale is not None:
         builder.use(scale, _vector_letters(scale), Role.SCALE, node)
     return Data(frozenset({node}), data.axes, squeezed=data.squeezed, norm_open=node)
 
 
-def _add_table(builder: GraphBuilder, data: Data, table: Weight) -> Data:
+def _add_table(builder: TraceBuilder, data: Data, table: Weight) -> Data:
     """A position table enters by a sum."""
     letters, shape = _table_letters(data, table)
     node = builder.node(Primitive.POS_ENC, (), shape)
@@ -97,7 +96,7 @@ def _add_table(builder: GraphBuilder, data: Data, table: Weight) -> Data:
 
 
 def _table_letters(data: Data, table: Weight) -> tuple[str | None, tuple[int, int, int, int]]:
-    """Letters of a table's axes and the node's shape (SPEC 3): places H (and W), features I, the rest O."""
+    """Letters of a table's axes and the node's shape (docs/method.md, 4): places H (and W), features I, the rest O."""
     pairs = []
     spatial = iter("HW")
     for axis, along in zip(table.axes, data.axes, strict=True):

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ghn_jax.graphs.tracing import axes as ax
-from ghn_jax.graphs.tracing.builder import GraphBuilder
+from ghn_jax.graphs.tracing.builder import TraceBuilder
 from ghn_jax.graphs.tracing.combine import contract, merge_data, merge_weights, shape_of
 from ghn_jax.graphs.tracing.values import Data, Statistics, Value, Weight
 from ghn_jax.graphs.tracing.views import Rule
 from ghn_jax.graphs.vocabulary import Primitive
 
 
-def _reduce(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _reduce(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """A reduction is a statistic of what it reduces; a sum over all of space may become a mean."""
     value, dimensions = values[0], eqn.params["axes"]
     if isinstance(value, Weight):
-        return merge_weights([value], ax.drop(value.axes, dimensions))
+        return merge_weights(eqn, values, ax.drop(value.axes, dimensions))
     if not isinstance(value, Data):
         return contract(builder, eqn, values)
     rest = ax.drop(value.axes, dimensions)
@@ -31,7 +31,7 @@ def _reduce(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     )
 
 
-def _psum(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def _psum(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Sums over mapped axes: `vmap` turns their names into dimensions; names of a mesh are left alone."""
     dimensions = [axis for axis in eqn.params["axes"] if not isinstance(axis, str)]
     outputs: list[Value] = []
@@ -40,11 +40,11 @@ def _psum(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Valu
             result = merge_data(builder, [value], ax.drop(value.axes, dimensions))
             outputs.append(dataclasses.replace(result, statistics=Statistics.BATCH))
         else:
-            outputs.append(value)
+            outputs.append(value.through("psum") if isinstance(value, Weight) and dimensions else value)
     return outputs
 
 
-def _window(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _window(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """Pooling over space; a window that covers all of it is a mean over space."""
     value = values[0]
     if not isinstance(value, Data):

@@ -14,6 +14,22 @@ class Statistics(enum.Enum):
     EXAMPLE = "ln"  # within one image: layer, group, instance and root-mean-square normalisation
 
 
+class Form(enum.Enum):
+    """What a value computed from parameters is to the leaf that it came from."""
+
+    LEAF = enum.auto()  # the leaf itself: a view, a cast
+    STANDARDISED = enum.auto()  # (leaf - mean) / deviation, times a gain or not
+    MEAN = enum.auto()  # of the leaf; the parts of a standardisation from here on
+    SQUARES = enum.auto()
+    VARIANCE = enum.auto()
+    DEVIATION = enum.auto()
+    INVERSE = enum.auto()  # 1 / deviation, times a gain or not
+    CENTRED = enum.auto()  # leaf - mean
+    SCALED = enum.auto()  # leaf / deviation
+    SHIFT = enum.auto()  # mean / deviation
+    OTHER = enum.auto()  # any other function
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leaf:
     """A parameter leaf of the model."""
@@ -49,8 +65,10 @@ class Weight:
       index: position on axes of the leaf that were indexed away, as (axis, position) pairs.
       others: further leaves that it depends on.
       part: whether it is a slice that lacks a part of the leaf.
-      offset: whether a constant was added to the leaf.
+      form: what it is to the leaf.
+      function: the first operation that made it another function of the leaf.
       normalises: statistics by whose deviation it was divided (scale / sqrt(variance), with running statistics).
+      recentred: whether running statistics times a scale were subtracted (bias - mean * scale / sqrt(variance)).
     """
 
     leaf: Leaf | None
@@ -58,13 +76,24 @@ class Weight:
     index: tuple[tuple[int, int], ...] = ()
     others: frozenset[Leaf] = frozenset()
     part: bool = False
-    offset: bool = False
+    form: Form = Form.LEAF
+    function: str | None = None
     normalises: Statistics | None = None
+    recentred: bool = False
 
     @property
     def leaves(self) -> frozenset[Leaf]:
         """All leaves that it depends on."""
         return self.others | {self.leaf} if self.leaf is not None else self.others
+
+    @property
+    def altered(self) -> bool:
+        """Whether it is another function of its leaf than a standardisation."""
+        return self.form not in (Form.LEAF, Form.STANDARDISED)
+
+    def through(self, function: str) -> "Weight":
+        """The value after a function that is neither layout nor a cast."""
+        return dataclasses.replace(self, form=Form.OTHER, function=self.function or function)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +131,13 @@ class Data:
     scores: bool = False
     averaged: int = 0
     centred: bool = False
+
+    def through(self, function: str) -> "Data":
+        """The value after a function, which the parameters that wait to meet the data then went through, too."""
+        if self.scale is None and self.shift is None:
+            return self
+        scale, shift = (w.through(function) if w is not None else None for w in (self.scale, self.shift))
+        return dataclasses.replace(self, scale=scale, shift=shift)
 
 
 Value = Constant | Weight | Data

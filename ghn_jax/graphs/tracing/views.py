@@ -5,24 +5,40 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
+
 from ghn_jax.graphs.tracing import axes as ax
-from ghn_jax.graphs.tracing.builder import GraphBuilder
+from ghn_jax.graphs.tracing.builder import TraceBuilder
 from ghn_jax.graphs.tracing.combine import contract, shape_of
 from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
 from ghn_jax.graphs.vocabulary import Primitive
 
-Rule = Callable[[GraphBuilder, Any, Sequence[Value]], Value | list[Value]]
+Rule = Callable[[TraceBuilder, Any, Sequence[Value]], Value | list[Value]]
 Tracked = TypeVar("Tracked", Data, Weight)
 
 
-def _same(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def _same(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     return list(values[: len(eqn.outvars)])
+
+
+def _negated(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    """Negation, the real part: nothing to the graph, but a parameter is no longer its leaf."""
+    value = values[0]
+    return value if isinstance(value, Constant) else value.through(eqn.primitive.name)
+
+
+def _cast(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    """A cast between floating types keeps what a value is; one to integers rounds it."""
+    value, new = values[0], eqn.params["new_dtype"]
+    if isinstance(value, Weight) and not jnp.issubdtype(new, jnp.inexact):
+        return value.through(f"a cast to {jnp.dtype(new).name}")
+    return value
 
 
 def _viewed(change: Callable[[ax.Axes, Any], ax.Axes]) -> Rule:
     """A rule that changes the axes of its first operand and nothing else."""
 
-    def rule(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    def rule(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
         value = values[0]
         if isinstance(value, Constant):
             return contract(builder, eqn, values)
@@ -44,19 +60,19 @@ def _resized(axes: ax.Axes, eqn: Any) -> ax.Axes:
     return tuple(ax.resize(axis, n) for axis, n in zip(axes, shape_of(eqn.outvars[0]), strict=True))
 
 
-def _slice(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _slice(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """A slice of data keeps its axes; of a parameter it is either one position of an axis or a part."""
     return _sliced(values[0], shape_of(eqn.invars[0]), shape_of(eqn.outvars[0]), eqn.params["start_indices"])
 
 
-def _dynamic_slice(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _dynamic_slice(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     starts = [v.value if isinstance(v, Constant) else None for v in values[1:]]
     if isinstance(values[0], Constant):
         return contract(builder, eqn, values)
     return _sliced(values[0], shape_of(eqn.invars[0]), shape_of(eqn.outvars[0]), starts)
 
 
-def _split(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def _split(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     outputs: list[Value] = []
     start, axis, shape = 0, eqn.params["axis"], shape_of(eqn.invars[0])
     for variable in eqn.outvars:
@@ -101,7 +117,7 @@ def index_leading(weight: Weight, step: int) -> Weight:
     return Weight(None, rest, others=weight.leaves)
 
 
-def _gather(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _gather(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """Axes that a gather takes along whole; what is looked up in a parameter is a part of it."""
     value, indices = values[0], values[1]
     if isinstance(value, Weight) and isinstance(indices, Data):
@@ -121,7 +137,7 @@ def _gather(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     return dataclasses.replace(value, axes=axes, **({"part": True} if isinstance(value, Weight) else {}))
 
 
-def _concatenate(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+def _concatenate(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
     """A node if it joins the outputs of several nodes; parameters among data (class tokens) are kept."""
     data = [v for v in values if isinstance(v, Data)]
     if not data:
@@ -140,12 +156,12 @@ def _concatenate(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Va
     return Data(frozenset({row}), axes, squeezed=squeezed)
 
 
-def _pad(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value:
-    value = values[0]
-    if isinstance(value, Constant) or isinstance(values[1], (Data, Weight)):
+def _pad(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value:
+    value, filling = values
+    if isinstance(value, Constant) or not isinstance(filling, Constant):
         return contract(builder, eqn, values)
     if isinstance(value, Weight):
-        value = dataclasses.replace(value, part=True)
+        value = dataclasses.replace(value if filling.value == 0 else value.through("pad"), part=True)
     return dataclasses.replace(value, axes=_resized(value.axes, eqn))
 
 
@@ -156,10 +172,12 @@ def size_of(axis: ax.Axis) -> int:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        ("convert_element_type", "copy", "copy_p", "reduce_precision", "optimization_barrier", "name", "rev", "neg",
-         "sharding_constraint", "stop_gradient", "real", "device_put", "mesh_cast", "reshard", "pvary"),
+        ("copy", "copy_p", "reduce_precision", "optimization_barrier", "name", "rev", "sharding_constraint",
+         "stop_gradient", "device_put", "mesh_cast", "reshard", "pvary"),
         _same,
     ),
+    **dict.fromkeys(("neg", "real"), _negated),
+    "convert_element_type": _cast,
     "reshape": _viewed(_reshape),
     "transpose": _viewed(lambda axes, eqn: tuple(axes[i] for i in eqn.params["permutation"])),
     "squeeze": _viewed(lambda axes, eqn: ax.drop(axes, eqn.params["dimensions"])),

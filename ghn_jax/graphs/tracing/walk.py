@@ -7,14 +7,14 @@ from typing import Any
 
 from ghn_jax.graphs.tracing import arithmetic, linear, pooling, views
 from ghn_jax.graphs.tracing.axes import UNKNOWN
-from ghn_jax.graphs.tracing.builder import GraphBuilder
+from ghn_jax.graphs.tracing.builder import TraceBuilder
 from ghn_jax.graphs.tracing.combine import constant_of, contract, shape_of
 from ghn_jax.graphs.tracing.values import Constant, Data, Value, Weight
 
 RULES = {**views.RULES, **arithmetic.RULES, **linear.RULES, **pooling.RULES}
 
 
-def walk(builder: GraphBuilder, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
+def walk(builder: TraceBuilder, jaxpr: Any, constants: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
     """Values of the outputs of an open `jaxpr` from those of its constants and inputs."""
     known: dict[Any, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
     known.update(zip(jaxpr.invars, inputs, strict=True))
@@ -34,7 +34,7 @@ def _read(known: Mapping[Any, Value], variable: Any) -> Value:
     return constant_of(variable.val)
 
 
-def _apply(builder: GraphBuilder, eqn: Any, values: list[Value]) -> Value | list[Value]:
+def _apply(builder: TraceBuilder, eqn: Any, values: list[Value]) -> Value | list[Value]:
     """Outputs of one equation; one value stands for all of them."""
     name = eqn.primitive.name
     if name in _CONTROL:
@@ -59,26 +59,27 @@ def _called(eqn: Any) -> Any:
     return None
 
 
-def _call(builder: GraphBuilder, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
+def _call(builder: TraceBuilder, jaxpr: Any, values: Sequence[Value]) -> list[Value]:
     """Inlines an open or closed jaxpr."""
     if hasattr(jaxpr, "consts"):
         return walk(builder, jaxpr.jaxpr, [constant_of(c) for c in jaxpr.consts], values)
     return walk(builder, jaxpr, [], values)
 
 
-def _scan(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def _scan(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Unrolls a scan whose steps have parameters of their own; else one step stands for all, which share them."""
     fixed, carry, stacked = _scan_operands(eqn, values)
     num_carry = len(carry)
     steps: Sequence[int] = range(eqn.params["length"])
-    if not any(isinstance(v, Weight) for v in stacked):
+    unrolled = any(isinstance(v, Weight) for v in stacked) or len(steps) == 1
+    if not unrolled:
         steps = steps[:1]
     elif eqn.params["reverse"]:
         steps = steps[::-1]
     results: list[list[Value]] = []
     for step in steps:
         outputs = _call(builder, eqn.params["jaxpr"], [*fixed, *carry, *(_at(v, step) for v in stacked)])
-        carry = outputs[:num_carry]
+        carry = _carried(carry, outputs[:num_carry], unrolled=unrolled)
         results.append(outputs[num_carry:])
     collected = [_stack(builder, parts) for parts in zip(*results, strict=True)]
     return [*carry, *collected]
@@ -93,6 +94,14 @@ def _scan_operands(eqn: Any, values: Sequence[Value]) -> tuple[list[Value], list
     return list(values[:first]), list(values[first:second]), list(values[second:])
 
 
+def _carried(before: Sequence[Value], after: Sequence[Value], *, unrolled: bool) -> list[Value]:
+    """Carries after a step. Where one step stands for all, parameters that it changes may be anything in the end."""
+    changed = any(isinstance(new, Weight) and new != old for old, new in zip(before, after, strict=True))
+    if unrolled or not changed:
+        return list(after)
+    return [value.through("scan") if isinstance(value, Weight) else value for value in after]
+
+
 def _at(value: Value, step: int) -> Value:
     """One step of a stacked value."""
     if isinstance(value, Weight):
@@ -102,7 +111,7 @@ def _at(value: Value, step: int) -> Value:
     return Constant(inverse_root=value.inverse_root)
 
 
-def _stack(builder: GraphBuilder, parts: Sequence[Value]) -> Value:
+def _stack(builder: TraceBuilder, parts: Sequence[Value]) -> Value:
     """Values of all steps as one."""
     data = [v for v in parts if isinstance(v, Data)]
     weights = [v for v in parts if isinstance(v, Weight)]
@@ -120,7 +129,7 @@ def _stack(builder: GraphBuilder, parts: Sequence[Value]) -> Value:
     return Constant()
 
 
-def _cond(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value | list[Value]:
+def _cond(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> Value | list[Value]:
     """Follows the branch that a known index or the platform's default selects; other branches may not use parameters.
 
     Raises:
@@ -135,7 +144,7 @@ def _cond(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> Value | l
     return _contract_all(builder, eqn, values)
 
 
-def _while(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def _while(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """A while loop as one contracted operation; raises ValueError if it takes parameters."""
     _refuse_weights(eqn, values, "a while loop")
     return _contract_all(builder, eqn, values)
@@ -150,7 +159,7 @@ def _refuse_weights(eqn: Any, values: Sequence[Value], what: str) -> None:
         )
 
 
-def _contract_all(builder: GraphBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def _contract_all(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """The same contracted value for each output, with axes of its rank."""
     result = contract(builder, eqn, values)
     if isinstance(result, Constant):
