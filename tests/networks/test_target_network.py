@@ -8,17 +8,16 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from network_args import network_args, small_args
 
 from ghn_jax.deepnets.genotype import Genotype, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.networks import TargetNetwork, network_plan, reestimate_statistics
-from ghn_jax.networks.layers import Norm
-from ghn_jax.networks.target import drop_path
-from ghn_jax.networks.transformer import HEADS, Attention
+from ghn_jax.networks.recipe_layer import DropPath, Norm
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.float32)
+TRANSFORMER = small_args((("msa", 1), ("skip_connect", 0)), preproc=False, C_mult=1, n_cells=2)
 CONVOLUTION = small_args((("conv_1x1", 1), ("skip_connect", 0)), n_cells=2, C_mult=1)
 
 
@@ -35,7 +34,6 @@ def shapes(args, **fields) -> Any:
 @given(network_args())
 def test_paths_and_shapes_are_those_of_the_graph(args):
     """Or both refuse the arguments; heads are no business of a graph."""
-    assume(not args.is_transformer or args.C % HEADS == 0)
     try:
         wanted = {spec.path: spec.shape for spec in network_graph(args).params}
     except ValueError:
@@ -117,7 +115,7 @@ def test_reestimated_statistics_are_averages_over_batches():
 
 def test_drop_path_keeps_the_mean():
     x = jnp.ones((4000, 1, 1, 1))
-    out = drop_path(x, 0.25, jax.random.key(0))
+    out: Any = DropPath(0.25).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
     assert set(np.unique(out).round(4)) == {0, np.float32(4 / 3).round(4)}
     assert abs(float(out.mean()) - 1) < 0.05
 
@@ -141,9 +139,9 @@ def test_layers_are_equal_by_their_fields():
             lambda: network_plan(
                 small_args((("conv_1x1", 0), ("skip_connect", 1)), stem_type=0, n_cells=4, preproc=False)
             ),
-            "C_mult must be 1",
+            "cells_0 ops_1 skip_connect cannot turn 8 channels into 16; use preproc or C_mult = 1",
         ),
-        (lambda: Attention().init(jax.random.key(0), jnp.zeros((1, 2, 2, 12))), "multiple of 8 heads"),
+        (lambda: network_plan(TRANSFORMER.replace(C=12)), r"cells_0 ops_0 msa needs a width.* multiple of 8 heads"),
         (
             lambda: shapes(small_args((("conv_1x1", 1), ("none", 0)), n_cells=3, stem_pool=True), auxiliary=True),
             "at least 5 x 5",
