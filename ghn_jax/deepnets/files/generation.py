@@ -13,6 +13,7 @@ import numpy as np
 
 from ghn_jax.deepnets.files.hdf5 import dataset, group
 from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.tables import fingerprint
 from ghn_jax.deepnets.files.writer import DatasetWriter, add_pair, make_entry
 from ghn_jax.deepnets.sampler import REJECTIONS, sample_args
 from ghn_jax.deepnets.splits import split_rules
@@ -127,7 +128,7 @@ def _claim(folder: pathlib.Path, plan: GenerationPlan) -> None:
     """Makes the folder of parts, or checks that it is this plan's."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "plan.json"
-    text = json.dumps(dataclasses.asdict(plan))
+    text = json.dumps({**dataclasses.asdict(plan), "tables": fingerprint()})
     if not note.exists():
         partial = folder / "plan.partial"
         partial.write_text(text)
