@@ -4,7 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ghn_jax.deepnets.genotype import OPS, Genotype, NetworkArgs, Step
+from ghn_jax.deepnets.genotype import Genotype, NetworkArgs, Step
+from ghn_jax.deepnets.operations import OPS
 
 
 def small_args(normal: tuple[Step, ...], concat: tuple[int, ...] = (2,), **changes: Any) -> NetworkArgs:
@@ -31,7 +32,7 @@ def network_args(draw: st.DrawFn) -> NetworkArgs:
     return NetworkArgs(
         genotype=Genotype(normal, normal_concat, reduce, reduce_concat),
         n_cells=draw(st.integers(1, 12)),
-        C=draw(st.sampled_from((4, 16, 32))),
+        C=draw(st.sampled_from((8, 16, 32))),
         C_mult=widening,
         ks=draw(st.sampled_from((3, 5, 7))),
         stem_type=draw(st.integers(0, 1)),

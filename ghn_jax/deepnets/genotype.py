@@ -4,29 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ghn_jax.deepnets.operations import OPERATIONS
+
 Step = tuple[str, int]
-
-OPS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    "conv_1x1",
-    "conv_7x1_1x7",
-    "conv_3x3",
-    "conv_5x5",
-    "conv_7x7",
-    "msa",
-    "cse",
-)
-"""Operations of a cell, in the release's order."""
-
-UNTRAINABLE_OPS = OPS[:4]
-"""Operations without parameters, apart from the factorised reduction of a strided skip_connect."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,8 +32,8 @@ class Genotype:
             if not steps or len(steps) % 2:
                 raise ValueError(f"genotype: {kind} needs two ops a step, got {len(steps)} ops")
             for place, (op, index) in enumerate(steps):
-                if op not in OPS:
-                    raise ValueError(f"genotype: unknown op {op!r} in {kind}; known ops: {', '.join(OPS)}")
+                if op not in OPERATIONS:
+                    raise ValueError(f"genotype: unknown op {op!r} in {kind}; known ops: {', '.join(OPERATIONS)}")
                 if not 0 <= index < 2 + place // 2:
                     raise ValueError(
                         f"genotype: op {place} ({op}) of {kind} takes input {index}, which is not computed before it"
@@ -141,18 +121,13 @@ class NetworkArgs:
 
     @property
     def is_transformer(self) -> bool:
-        """Any msa in the genotype: resolution never changes after the stem."""
-        return self.genotype.has_op("msa")
+        """Any op on tokens (msa) in the genotype: resolution never changes after the stem."""
+        return any(OPERATIONS[op].on_tokens for op, _ in (*self.genotype.normal, *self.genotype.reduce))
 
     @property
     def is_large_image(self) -> bool:
         """Whether stems use their large-image (ImageNet) form."""
         return self.image_size > LARGE_IMAGE_ABOVE
-
-    @property
-    def token_grid(self) -> int:
-        """Rows (and columns) of a transformer's tokens, and of its position table: 11 for 32 pixels, 14 for 224."""
-        return self.image_size // 16 if self.is_large_image else (self.image_size - 1) // 3 + 1
 
     @property
     def reduction_cells(self) -> tuple[int, ...]:

@@ -56,6 +56,12 @@ def live_cells(args: NetworkArgs) -> list[LiveCell] | None:
     return cells[::-1]
 
 
+def whole_cell(genotype: Genotype, reduction: bool) -> LiveCell:
+    """A cell of which everything is kept, also what has no effect: what a network allocates."""
+    steps, concat = _cell(genotype, reduction)
+    return LiveCell(steps, (True, True), concat)
+
+
 def _forward(args: NetworkArgs) -> list[States]:
     """For every cell, which of its states (two inputs, then steps) are not zero."""
     reductions = args.reduction_cells

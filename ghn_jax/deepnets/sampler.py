@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ghn_jax.deepnets.count import parameter_count
-from ghn_jax.deepnets.genotype import OPS, UNTRAINABLE_OPS, Genotype, NetworkArgs, Step
+from ghn_jax.deepnets.genotype import Genotype, NetworkArgs, Step
 from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.deepnets.liveness import reaches_output
+from ghn_jax.deepnets.operations import OPS, UNTRAINABLE_OPS
 from ghn_jax.deepnets.predefined import VIT, resnet50_graph
 from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR, WIDE_FACTOR_LARGE_IMAGES, Range, SplitRules, split_rules
 from ghn_jax.deepnets.widths import COUNTED_FC_DIM, draw_evaluation_width

@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 
+from ghn_jax.deepnets.builder import Shape, Value, layer_graph, located
+from ghn_jax.deepnets.cell import Cell
 from ghn_jax.deepnets.genotype import NetworkArgs
-from ghn_jax.networks import ends, layers, transformer
-from ghn_jax.networks.layers import Norm
-
-IMAGES = 0
-"""Value id of the images."""
+from ghn_jax.deepnets.recipes import Identity, Recipe
+from ghn_jax.deepnets.walk import IMAGES, Part, live_parts
+from ghn_jax.graphs.param_spec import Path
+from ghn_jax.networks.recipe_layer import DropPath, Norm, RecipeLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Plan:
     Attributes:
       calls: the calls, none of which is without effect on the output.
       output: id of the logits.
-      auxiliary: id of the value that an auxiliary head reads, if it is alive.
+      auxiliary: id of the logits of the auxiliary head, None for a plan without one.
     """
 
     calls: tuple[LayerCall, ...]
@@ -49,182 +51,80 @@ class Plan:
     auxiliary: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Value:
-    """A value in the making: its id and its width."""
+class _Value(NamedTuple):
+    """A value in the making: its id and its shape for images of the network's size."""
 
     id: int
-    width: int
+    shape: Shape
 
 
-class _Builder:
-    """Collects calls; None stands for zero throughout."""
+class _PlanBuilder:
+    """Joins layers to a list of calls."""
 
-    def __init__(self, args: NetworkArgs, norm: Norm | None) -> None:
-        self.args = args
-        self.norm = norm
+    def __init__(self, norm: Norm | None, drop_path: float) -> None:
         self.calls: list[LayerCall] = []
+        self._norm = norm
+        self._drop_path = drop_path
+        self._prefix: Path = ()
 
-    def call(
-        self,
-        prefix: tuple[str, ...],
-        layer: nn.Module,
-        inputs: tuple[_Value, ...],
-        width: int,
-        *,
-        kind: str,
-        branch: bool = False,
-    ) -> _Value:
-        output = len(self.calls) + 1
-        self.calls.append(LayerCall(prefix, layer, tuple(v.id for v in inputs), output, kind, branch))
-        return _Value(output, width)
+    def part(self, part: Part, inputs: tuple[_Value, ...]) -> _Value:
+        """Adds a part of a network; a cell adds its layers one by one."""
+        if not isinstance(part.recipe, Cell):
+            return self.layer(part.name, part.recipe, *inputs, kind=part.kind)
+        self._prefix = (part.name,)
+        out = part.recipe(self, *inputs)
+        self._prefix = ()
+        return out
 
-    def stem(self) -> tuple[_Value, _Value]:
-        args, images = self.args, _Value(IMAGES, 3)
-        large = args.is_large_image
-        if args.is_transformer:
-            out = self.call((), ends.TransformerStem(args.C, large, parent=None), (images,), args.C, kind="stem")
-            return out, out
-        if args.stem_type == 0:
-            width = 3 * args.C if args.preproc and not large else args.C
-            stem = ends.SimpleStem(width, args.ks, large, args.stem_pool, self.norm, parent=None)
-            out = self.call((), stem, (images,), width, kind="stem")
-            return out, out
-        first = ends.DoubleStem(args.C, args.ks, large, self.norm, parent=None)
-        s0 = self.call((), first, (images,), args.C, kind="stem")
-        s1 = self.call((), ends.SecondStem(args.C, self.norm, parent=None), (s0,), args.C, kind="stem")
-        return s0, s1
-
-    def preprocess(self, cell: str, which: int, value: _Value | None, width: int, halve: bool) -> _Value | None:
-        if value is None:
-            return None
-        if not self.args.preproc:
-            return self.call((), layers.Stride(parent=None), (value,), value.width, kind="stride") if halve else value
-        if halve:
-            layer = layers.FactorisedReduction(width, self.norm, parent=None)
-        else:
-            layer = layers.ReLUConvBN(width, 1, 1, self.norm, parent=None)
-        return self.call((cell, f"preprocess{which}"), layer, (value,), width, kind="preproc")
-
-    def op(self, cell: str, place: int, name: str, value: _Value | None, *, width: int, stride: int) -> _Value | None:
-        if value is None or name == "none":
-            return None
-        if name == "skip_connect" and stride == 1:
-            return value
-        layer, width = op_layer(name, value.width, width, stride, self.norm)
-        return self.call((cell, f"ops_{place}"), layer, (value,), width, kind=name, branch=True)
-
-    def add(self, cell: str, x: _Value | None, y: _Value | None) -> _Value | None:
-        if x is None or y is None:
-            return x or y
-        if x.width != y.width:
-            raise ValueError(
-                f"network arguments: {cell} adds {x.width} and {y.width} channels; without preproc, C_mult must be 1"
-            )
-        return self.call((), layers.Add(parent=None), (x, y), x.width, kind="sum")
-
-    def cell(self, index: int, s0: _Value | None, s1: _Value | None, width: int, halve_s0: bool) -> _Value | None:
-        args = self.args
-        name = f"cells_{index}"
-        reduction = index in args.reduction_cells
-        genotype = args.genotype
-        steps, concat = (
-            (genotype.reduce, genotype.reduce_concat) if reduction else (genotype.normal, genotype.normal_concat)
+    def layer(self, name: str, recipe: Recipe, *inputs: _Value, kind: str = "", branch: bool = False) -> _Value:
+        """Adds a layer, and drop-path behind a branch; what hands on its input is no layer."""
+        local = tuple(Value(number, value.shape) for number, value in enumerate(inputs))
+        try:
+            measured = layer_graph(recipe, local, self._norm is not None)
+        except ValueError as error:
+            raise located(error, *self._prefix, name, kind) from None
+        if isinstance(recipe, Identity):
+            return inputs[0]
+        norm = self._norm if measured.normed else None
+        ids = tuple(value.id for value in inputs)
+        out = self._call(
+            (*self._prefix, name) if name else (), RecipeLayer(recipe, norm, parent=None), ids, kind, branch
         )
-        states = [self.preprocess(name, 0, s0, width, halve_s0), self.preprocess(name, 1, s1, width, False)]
-        for place in range(0, len(steps), 2):
-            branches = []
-            for offset in (0, 1):
-                op, source = steps[place + offset]
-                stride = 2 if reduction and source < 2 and not args.is_transformer else 1
-                branches.append(self.op(name, place + offset, op, states[source], width=width, stride=stride))
-            states.append(self.add(name, *branches))
-        outputs = [states[i] for i in concat]
-        alive = tuple(value for value in outputs if value is not None)
-        if not alive:
-            return None
-        if len(outputs) == 1:
-            return alive[0]
-        layer = layers.Concat(tuple(None if value else width for value in outputs), parent=None)
-        total = sum(value.width if value else width for value in outputs)
-        return self.call((), layer, alive, total, kind="concat")
+        if branch and self._drop_path > 0:
+            out = self._call((), DropPath(self._drop_path, parent=None), (out,), "drop_path")
+        return _Value(out, measured.output.shape)
 
-    def network(self) -> Plan:
-        args = self.args
-        s0: _Value | None
-        s1: _Value | None
-        s0, s1 = self.stem()
-        width = args.C
-        after_reduction = args.stem_type == 1
-        auxiliary = None
-        for index in range(args.n_cells):
-            reduction = index in args.reduction_cells
-            width *= args.C_mult if reduction else 1
-            early = not args.preproc and args.genotype.steps == 1 and index + 1 in args.reduction_cells
-            out_width = width * args.C_mult if early else width
-            halve_s0 = after_reduction and not args.is_transformer
-            s0, s1 = s1, self.cell(index, s0, s1, out_width, halve_s0)
-            after_reduction = reduction
-            if index == 2 * args.n_cells // 3:
-                auxiliary = s1.id if s1 else None
-        if s1 is None:
-            raise ValueError("network arguments: the last cell outputs nothing, all its steps are zero")
-        hidden = (args.fc_dim,) * (args.fc_layers - 1)
-        head = ends.Classifier(args.num_classes, hidden, args.glob_avg, parent=None)
-        logits = self.call((), head, (s1,), args.num_classes, kind="classifier")
-        return _alive(self.calls, logits.id, auxiliary)
-
-
-_CONVOLUTIONS = {"conv": layers.ReLUConvBN, "sep_conv": layers.SeparableConv, "dil_conv": layers.DilatedConv}
-
-
-def op_layer(name: str, in_width: int, width: int, stride: int, norm: Norm | None) -> tuple[nn.Module, int]:
-    """Module of op `name` and the width of its output, which for some ops is that of the input."""
-    family, _, size = name.rpartition("_")
-    layer: nn.Module
-    if name == "conv_7x1_1x7":
-        layer = layers.FactorisedConv(width, stride, norm, parent=None)
-    elif name == "skip_connect":
-        layer = layers.FactorisedReduction(width, norm, parent=None)
-    elif family in _CONVOLUTIONS:
-        layer = _CONVOLUTIONS[family](width, int(size[0]), stride, norm, parent=None)
-    else:
-        width = in_width
-        if name == "cse":
-            layer = layers.SqueezeExcitation(stride, parent=None)
-        elif name == "msa":
-            layer = transformer.Attention(parent=None)
-        else:
-            layer = layers.Pool(name.partition("_")[0], stride, parent=None)
-    return layer, width
-
-
-def _alive(calls: list[LayerCall], output: int, auxiliary: int | None) -> Plan:
-    """Keeps what the output depends on and numbers values densely."""
-    needed = {output}
-    kept = []
-    for call in reversed(calls):
-        if call.output in needed:
-            needed.update(call.inputs)
-            kept.append(call)
-    ids = {IMAGES: IMAGES}
-    renumbered = []
-    for call in reversed(kept):
-        ids[call.output] = len(ids)
-        inputs = tuple(ids[i] for i in call.inputs)
-        renumbered.append(dataclasses.replace(call, inputs=inputs, output=ids[call.output]))
-    return Plan(tuple(renumbered), ids[output], ids.get(auxiliary) if auxiliary is not None else None)
+    def _call(self, prefix: Path, layer: nn.Module, inputs: tuple[int, ...], kind: str, branch: bool = False) -> int:
+        output = len(self.calls) + 1
+        self.calls.append(LayerCall(prefix, layer, inputs, output, kind, branch))
+        return output
 
 
 @functools.lru_cache(maxsize=4096)
-def network_plan(args: NetworkArgs, momentum: float | None = None) -> Plan:
+def network_plan(
+    args: NetworkArgs, momentum: float | None = None, *, drop_path: float = 0.0, auxiliary: bool = False
+) -> Plan:
     """Layer calls of the network of `args`; ops that do not reach the output are not in it.
 
     Args:
       args: the network.
       momentum: of running statistics in batch normalisation; None for statistics of the batch always.
+      drop_path: probability of dropping an op's output for one image in training; each such op is followed by a call
+        of kind ``drop_path``.
+      auxiliary: whether an auxiliary head is called, too (paper of DARTS, Sec. A.2); its parameters lie under
+        ``auxiliary_head``.
 
     Raises:
-      ValueError: if the last cell outputs nothing, or widths that are added differ.
+      ValueError: if the last cell outputs nothing, if values that meet differ in width or size, or if the auxiliary
+        head has nothing to read.
     """
-    return _Builder(args, None if args.norm is None else Norm(momentum)).network()
+    build = _PlanBuilder(None if args.norm is None else Norm(momentum), drop_path)
+    values = [_Value(IMAGES, Shape(3, args.image_size, args.image_size))]
+    ids = {}
+    for part in live_parts(args, auxiliary=auxiliary):
+        try:
+            values.append(build.part(part, tuple(values[i] for i in part.inputs)))
+        except ValueError as error:
+            raise ValueError(f"network arguments: {error}") from None
+        ids[part.kind] = values[-1].id
+    return Plan(tuple(build.calls), ids["classifier"], ids.get("auxiliary head"))

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from flax.core import Scope
 
 from ghn_jax.deepnets.genotype import NetworkArgs
-from ghn_jax.networks import ends
 from ghn_jax.networks.kernels.platform import compiling_for
-from ghn_jax.networks.layers import Norm
 from ghn_jax.networks.plan import IMAGES, LayerCall, network_plan
 
 
@@ -47,24 +45,14 @@ class TargetNetwork(nn.Module):
             return self._run(images, train)
 
     def _run(self, images: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, jax.Array]:
-        plan = network_plan(self.args, self.momentum)
+        auxiliary = self.auxiliary and (train or self.is_initializing())
+        drop_path = self.drop_path if train else 0.0
+        plan = network_plan(self.args, self.momentum, drop_path=drop_path, auxiliary=auxiliary)
         values = {IMAGES: images}
         for call in plan.calls:
-            out = self._layer(call)(*(values[i] for i in call.inputs), train=train)
-            if train and call.branch and self.drop_path > 0:
-                out = drop_path(out, self.drop_path, self.make_rng("dropout"))
-            values[call.output] = out
+            values[call.output] = self._layer(call)(*(values[i] for i in call.inputs), train=train)
         logits = values[plan.output]
-        if not self.auxiliary:
-            return logits
-        if plan.auxiliary is None:
-            raise ValueError("auxiliary head: the cell that it reads does not reach the output of this network")
-        norm = None if self.args.norm is None else Norm(self.momentum)
-        head = ends.AuxiliaryHead(self.args.num_classes, norm, name="auxiliary_head")
-        if not (train or self.is_initializing()):
-            return logits
-        extra = head(values[plan.auxiliary], train=train)
-        return (logits, extra) if train else logits
+        return (logits, values[plan.auxiliary]) if train and plan.auxiliary is not None else logits
 
     def _layer(self, call: LayerCall) -> nn.Module:
         """The layer of `call`, bound to the place of its parameters in this network's tree."""
@@ -72,12 +60,6 @@ class TargetNetwork(nn.Module):
         for name in call.prefix:
             scope = scope.push(name, reuse=True)
         return call.layer.clone(parent=scope)
-
-
-def drop_path(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """Zeroes x (B, H, W, C) for whole images with probability `rate` and scales the others by 1 / (1 - rate)."""
-    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1, 1))
-    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
 
 
 def reestimate_statistics(

@@ -16,7 +16,7 @@ from network_args import small_args
 from ghn_jax.deepnets import DatasetReader, DatasetWriter, NetworkArgs, network_graph
 from ghn_jax.deepnets.files.hdf5 import dataset
 from ghn_jax.deepnets.files.meta_file import meta_path
-from ghn_jax.deepnets.files.writer import MOST_OPS
+from ghn_jax.deepnets.files.tables import MOST_OPS
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.graphs import ArchGraph
 

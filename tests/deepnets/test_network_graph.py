@@ -109,20 +109,23 @@ def test_a_cell_without_output_is_refused():
 
 def test_widths_that_do_not_agree_are_refused():
     pools = small_args((("max_pool_3x3", 0), ("none", 1)), preproc=False, C_mult=2, n_cells=4)
-    with pytest.raises(ValueError, match=r"'pools'.*max_pool_3x3 of cell 1 cannot turn 8 channels into 32"):
+    with pytest.raises(ValueError, match=r"'pools': cells_1 ops_0 max_pool_3x3 cannot turn 8 channels into 32"):
         network_graph(pools, "pools")
 
 
 def test_sizes_that_do_not_agree_are_refused():
-    args = small_args((("skip_connect", 0), ("conv_1x1", 1)), n_cells=3)
-    with pytest.raises(ValueError, match=r"'odd': cell \d concatenates outputs of the sizes \[16, 17\]"):
-        network_graph(args.replace(image_size=33), "odd")
+    """A step beside an input that a reduction hands on as it came."""
+    args = small_args((CONV, ("conv_1x1", 1)), (0, 2), n_cells=3)
+    with pytest.raises(
+        ValueError, match=r"'joined': cells_1 concat joins outputs of the sizes \[\(16, 16\), \(32, 32\)\]"
+    ):
+        network_graph(args, "joined")
 
 
 def test_sums_of_unequal_sizes_are_refused():
     """A reduction that hands on its input as it came."""
     args = small_args((CONV, ("conv_1x1", 1)), (0,), n_cells=6)
-    with pytest.raises(ValueError, match=r"'sums': cell \d adds 16 channels of 32 x 32 to 16 channels of 16 x 16"):
+    with pytest.raises(ValueError, match=r"'sums': cells_\d sum adds 16 channels of 32 x 32 to 16 channels of 16 x 16"):
         network_graph(args.replace(genotype=mixed(args.genotype)), "sums")
 
 

@@ -6,7 +6,7 @@ import pytest
 from network_args import small_args
 
 from ghn_jax.deepnets import REJECTIONS, SPLITS, VIT, NetworkArgs, parameter_count, sample_architecture
-from ghn_jax.deepnets.genotype import UNTRAINABLE_OPS
+from ghn_jax.deepnets.operations import UNTRAINABLE_OPS
 from ghn_jax.deepnets.sampler import rejection, sample_args
 from ghn_jax.graphs import Primitive
 

@@ -1,5 +1,6 @@
 """Plans and `TargetNetwork`: dead ops, parameter paths, ordinary training, errors."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.traverse_util import flatten_dict
-from hypothesis import assume, given, settings
+from flax.traverse_util import flatten_dict, unflatten_dict
+from hypothesis import given, settings
 from network_args import network_args, small_args
 
 from ghn_jax.deepnets.genotype import Genotype, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
-from ghn_jax.networks import TargetNetwork, network_plan, reestimate_statistics
-from ghn_jax.networks.layers import Norm
-from ghn_jax.networks.target import drop_path
-from ghn_jax.networks.transformer import HEADS, Attention
+from ghn_jax.networks import Runner, TargetNetwork, network_plan, reestimate_statistics
+from ghn_jax.networks.plan import IMAGES as IMAGE_ID
+from ghn_jax.networks.recipe_layer import DropPath, Norm
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.float32)
+TRANSFORMER = small_args((("msa", 1), ("skip_connect", 0)), preproc=False, C_mult=1, n_cells=2)
 CONVOLUTION = small_args((("conv_1x1", 1), ("skip_connect", 0)), n_cells=2, C_mult=1)
 
 
@@ -35,7 +36,6 @@ def shapes(args, **fields) -> Any:
 @given(network_args())
 def test_paths_and_shapes_are_those_of_the_graph(args):
     """Or both refuse the arguments; heads are no business of a graph."""
-    assume(not args.is_transformer or args.C % HEADS == 0)
     try:
         wanted = {spec.path: spec.shape for spec in network_graph(args).params}
     except ValueError:
@@ -117,7 +117,7 @@ def test_reestimated_statistics_are_averages_over_batches():
 
 def test_drop_path_keeps_the_mean():
     x = jnp.ones((4000, 1, 1, 1))
-    out = drop_path(x, 0.25, jax.random.key(0))
+    out: Any = DropPath(0.25).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
     assert set(np.unique(out).round(4)) == {0, np.float32(4 / 3).round(4)}
     assert abs(float(out.mean()) - 1) < 0.05
 
@@ -141,9 +141,9 @@ def test_layers_are_equal_by_their_fields():
             lambda: network_plan(
                 small_args((("conv_1x1", 0), ("skip_connect", 1)), stem_type=0, n_cells=4, preproc=False)
             ),
-            "C_mult must be 1",
+            "cells_0 ops_1 skip_connect cannot turn 8 channels into 16; use preproc or C_mult = 1",
         ),
-        (lambda: Attention().init(jax.random.key(0), jnp.zeros((1, 2, 2, 12))), "multiple of 8 heads"),
+        (lambda: network_plan(TRANSFORMER.replace(C=12)), r"cells_0 ops_0 msa needs a width.* multiple of 8 heads"),
         (
             lambda: shapes(small_args((("conv_1x1", 1), ("none", 0)), n_cells=3, stem_pool=True), auxiliary=True),
             "at least 5 x 5",
@@ -158,3 +158,95 @@ def test_layers_are_equal_by_their_fields():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def run_plan(plan, params, images) -> dict[int, Any]:
+    """All values of a plan in training, each layer called by itself."""
+    values: dict[int, Any] = {IMAGE_ID: images}
+    for number, call in enumerate(plan.calls):
+        own = {
+            path[len(call.prefix) :]: leaf
+            for path, leaf in flatten_dict(params).items()
+            if path[: len(call.prefix)] == call.prefix
+        }
+        rngs = {"dropout": jax.random.key(number)} if call.layer.random else {}
+        variables = {"params": unflatten_dict(own)}
+        values[call.output] = call.layer.apply(variables, *(values[i] for i in call.inputs), train=True, rngs=rngs)
+    return values
+
+
+def every_third(key, p=0.5, shape=()):
+    """Stands in for random masks: two of three are kept, whatever the key."""
+    del key, p
+    return jnp.arange(np.prod(shape)).reshape(shape) % 3 > 0
+
+
+BOTH_HEADS = CONVOLUTION.replace(C=4, fc_layers=2, fc_dim=8, image_size=16)
+SMALL = IMAGES[:, :16, :16]
+
+
+def test_drop_path_and_auxiliary_head_are_calls_of_a_plan(monkeypatch):
+    """The network as a whole and its plan, layer by layer: logits, auxiliary logits and gradients."""
+    monkeypatch.setattr(jax.random, "bernoulli", every_third)
+    network = TargetNetwork(BOTH_HEADS, drop_path=0.25, auxiliary=True)
+    params: Any = jax.jit(TargetNetwork(BOTH_HEADS, auxiliary=True).init)(jax.random.key(0), SMALL)["params"]
+    plan = network_plan(BOTH_HEADS, drop_path=0.25, auxiliary=True)
+
+    def whole(params):
+        return network.apply({"params": params}, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
+
+    def by_layers(params):
+        values = run_plan(plan, params, SMALL)
+        return values[plan.output], values[plan.auxiliary]
+
+    def loss(run, params):
+        outputs = run(params)
+        return jnp.sin(outputs[0]).sum() + 0.4 * jnp.cos(outputs[1]).sum(), outputs
+
+    (ours, of_ours), (theirs, of_theirs) = (
+        jax.jit(jax.grad(functools.partial(loss, run), has_aux=True))(params) for run in (by_layers, whole)
+    )
+    for outputs in zip(of_ours, of_theirs, strict=True):
+        np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * scale), ours, theirs)
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(theirs["auxiliary_head"]["classifier"]))
+    kept: Any = TargetNetwork(BOTH_HEADS, auxiliary=True).apply(
+        {"params": params}, SMALL, train=True, rngs={"dropout": jax.random.key(0)}
+    )
+    assert not np.allclose(of_theirs[0], kept[0], atol=1e-3)
+
+
+def test_a_drop_path_follows_each_op_but_identities():
+    calls = network_plan(BOTH_HEADS, drop_path=0.25).calls
+    branches = [call for call in calls if call.branch]
+    drops = [call for call in calls if call.kind == "drop_path"]
+    assert [call.inputs for call in drops] == [(call.output,) for call in branches]
+    assert all(call.layer.random and call.layer.rate == 0.25 for call in drops)  # pyright: ignore
+    read = {value for call in calls if call not in drops for value in call.inputs}
+    assert read.isdisjoint(call.output for call in branches)
+    assert all(call.kind != "drop_path" for call in network_plan(BOTH_HEADS).calls)
+
+
+def test_drop_path_does_nothing_outside_training():
+    variables: Any = TargetNetwork(BOTH_HEADS).init(jax.random.key(0), SMALL)
+    plain = TargetNetwork(BOTH_HEADS).apply(variables, SMALL)
+    dropping = TargetNetwork(BOTH_HEADS, drop_path=0.9).apply(variables, SMALL)
+    np.testing.assert_array_equal(plain, dropping)
+
+
+def test_the_runner_takes_a_plan_with_drop_path(monkeypatch):
+    monkeypatch.setattr(jax.random, "bernoulli", every_third)
+    variables: Any = TargetNetwork(BOTH_HEADS).init(jax.random.key(0), SMALL)
+    plan = network_plan(BOTH_HEADS, drop_path=0.25)
+    logits = Runner().forward(plan, flatten_dict(variables["params"]), SMALL, rng=jax.random.key(0), train=True)
+    network = TargetNetwork(BOTH_HEADS, drop_path=0.25)
+    whole: Any = network.apply(variables, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
+    np.testing.assert_allclose(logits, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_an_auxiliary_head_needs_a_cell_that_is_used():
+    args = small_args((("none", 0), ("conv_1x1", 0)), n_cells=4, preproc=False, C_mult=1)
+    with pytest.raises(ValueError, match="auxiliary head reads cell 2, which does not reach the output"):
+        network_plan(args, auxiliary=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ghn_jax.deepnets.files.hdf5 import array, dataset, group, open_file
 from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.tables import fingerprint
 from ghn_jax.deepnets.files.writer import DatasetWriter, add_pair, finish_naming, make_entry
 from ghn_jax.deepnets.sampler import REJECTIONS, sample_args
 from ghn_jax.deepnets.splits import split_rules
@@ -142,7 +143,7 @@ def make_part(file: pathlib.Path, split: str, seed: int, part: range) -> None:
 
 def plan_text(plan: GenerationPlan) -> str:
     """What stands beside the parts: equal texts mean that parts may be shared."""
-    return json.dumps(dataclasses.asdict(plan))
+    return json.dumps({**dataclasses.asdict(plan), "tables": fingerprint()})
 
 
 def _claim(note: pathlib.Path, text: str) -> None:

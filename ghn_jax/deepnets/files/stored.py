@@ -1,13 +1,12 @@
-"""Graphs as dataset files store them: labels cell by cell, distances in an order of their own (SPEC: DeepNets-1M)."""
+"""Graphs as dataset files store them: labels cell by cell, distances in an order of their own."""
 
 import dataclasses
 
 import numpy as np
 
-from ghn_jax.deepnets.builder import GraphBuilder
 from ghn_jax.deepnets.files.names import release_name
 from ghn_jax.deepnets.genotype import NetworkArgs
-from ghn_jax.deepnets.graph import build_network
+from ghn_jax.deepnets.graph import NetworkGraphBuilder, build_network
 from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph
 from ghn_jax.graphs.param_spec import ParamSpec, Role
 from ghn_jax.graphs.vocabulary import POOLS, Primitive
@@ -123,7 +122,7 @@ def primitive_of(label: str) -> Primitive:
     return Primitive.CONV if label == "conv_1x1" else Primitive.from_label(label)
 
 
-def _labels(graph: ArchGraph, build: GraphBuilder) -> Labels:
+def _labels(graph: ArchGraph, build: NetworkGraphBuilder) -> Labels:
     types = [_LABELS[kind] for kind in graph.node_types.tolist()]
     names = list(types)
     for spec in graph.params:

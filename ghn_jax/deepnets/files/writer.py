@@ -14,43 +14,13 @@ import numpy as np
 from ghn_jax.deepnets.files.hdf5 import group
 from ghn_jax.deepnets.files.meta_file import meta_path
 from ghn_jax.deepnets.files.stored import Labels, labelled_graph
+from ghn_jax.deepnets.files.tables import TYPES, numbers_of_names, op_names
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR
 from ghn_jax.deepnets.widths import counted_params
 from ghn_jax.files import flush_file
 from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph
 
-MOST_OPS = 20
-"""Operations of a cell that the table of op names covers: two for each of up to 10 steps."""
-
-_FIXED_NAMES = (
-    *("input", "sum", "concat", "max_pool", "avg_pool", "msa", "cse", "glob_avg"),
-    *("stem0.weight", "pos_enc.weight", "stem.0.weight", "stem.1.weight"),
-    *("stem0.0.weight", "stem0.1.weight", "stem0.3.weight", "stem0.4.weight", "stem1.1.weight", "stem1.2.weight"),
-    *("classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias"),
-)
-_REDUCTION_NAMES = ("conv_1.weight", "conv_2.weight", "bn.weight")
-_OP_NAMES = (
-    *(f"op.{place}.weight" for place in (1, 2, 3, 5, 6, 7)),
-    *_REDUCTION_NAMES,
-    *("ln1.weight", "to_qkv.weight", "to_out.0.weight", "to_out.0.bias", "ln2.weight"),
-    *("ff.net.0.weight", "ff.net.0.bias", "ff.net.3.weight", "ff.net.3.bias"),
-    *("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"),
-)
-OP_NAMES = (
-    *_FIXED_NAMES,
-    *(f"preprocess{i}.{name}" for i in (0, 1) for name in ("op.1.weight", "op.2.weight", *_REDUCTION_NAMES)),
-    *(f"_ops.{op}.{name}" for op in range(MOST_OPS) for name in _OP_NAMES),
-)
-"""Names that nodes may have; a name's place is its number in our files."""
-
-TYPES = (
-    *("input", "conv", "conv_1x1", "sep_conv", "dil_conv", "bias", "bn", "ln", "pos_enc"),
-    *("msa", "cse", "sum", "concat", "max_pool", "avg_pool", "glob_avg"),
-)
-"""Types of nodes; a type's place is its number in our files."""
-
-_NUMBER_OF_NAME = {name: number for number, name in enumerate(OP_NAMES)}
 _NUMBER_OF_TYPE = {name: number for number, name in enumerate(TYPES)}
 
 
@@ -92,8 +62,9 @@ def make_entry(split: str, args: NetworkArgs, name: str) -> Entry:
 
 
 def _numbers(labels: Labels, name: str) -> list[tuple[int, int, int]]:
+    numbers = numbers_of_names()
     try:
-        return [(_NUMBER_OF_TYPE[kind], cell, _NUMBER_OF_NAME[op]) for kind, cell, op in labels]
+        return [(_NUMBER_OF_TYPE[kind], cell, numbers[op]) for kind, cell, op in labels]
     except KeyError as error:
         raise ValueError(
             f"architecture {name!r}: dataset files have no number for {error.args[0]!r}; "
@@ -215,7 +186,7 @@ class DatasetWriter:
             return
         tables = {
             "primitives_ext": {str(number): name for number, name in enumerate(TYPES)},
-            "unique_op_names": {str(number): name for number, name in enumerate(OP_NAMES)},
+            "unique_op_names": {str(number): name for number, name in enumerate(op_names())},
         }
         self._json.write(f'], "meta": {json.dumps(tables)}}}')
         self._split = None

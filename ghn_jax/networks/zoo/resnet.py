@@ -5,43 +5,10 @@ import functools
 import flax.linen as nn
 import jax
 
+from ghn_jax.deepnets.recipes import Pair, PoolKind, Recipe
+from ghn_jax.deepnets.resnet import RESNET50_STAGES, ResidualNetwork
+from ghn_jax.networks.recipe_layer import ArrayBuilder
 from ghn_jax.networks.zoo.layers import batch_norm, conv, global_mean, max_pool
-
-
-class Block(nn.Module):
-    """Residual block (B, H, W, C) -> (B, H / stride, W / stride, width or 4 width).
-
-    Attributes:
-      width: channels of the stage.
-      stride: of the block.
-      bottleneck: 1x1, 3x3, 1x1 convolutions instead of two of 3x3.
-      groups, group_width: of the 3x3 convolution of a bottleneck, whose width is width * group_width / 64 * groups.
-    """
-
-    width: int
-    stride: int = 1
-    bottleneck: bool = False
-    groups: int = 1
-    group_width: int = 64
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Output of the block."""
-        features = self.width * (4 if self.bottleneck else 1)
-        y = x
-        if self.bottleneck:
-            inner = self.width * self.group_width // 64 * self.groups
-            y = nn.relu(batch_norm(conv(y, inner, 1, "conv1"), "bn1", train))
-            y = conv(y, inner, 3, "conv2", stride=self.stride, groups=self.groups)
-            y = nn.relu(batch_norm(y, "bn2", train))
-            y = batch_norm(conv(y, features, 1, "conv3"), "bn3", train)
-        else:
-            y = nn.relu(batch_norm(conv(y, features, 3, "conv1", stride=self.stride), "bn1", train))
-            y = batch_norm(conv(y, features, 3, "conv2"), "bn2", train)
-        if self.stride > 1 or x.shape[-1] != features:
-            x = conv(x, features, 1, "downsample_0", stride=self.stride)
-            x = batch_norm(x, "downsample_1", train)
-        return nn.relu(y + x)
 
 
 class ResNet(nn.Module):
@@ -65,23 +32,71 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False, dropout: bool = False) -> jax.Array:
         """Logits (B, K) of images (B, H, W, 3); `train`: batch statistics; there is no dropout to switch."""
         del dropout
-        x = conv(images, 64, 3, "conv1") if self.small_images else conv(images, 64, 7, "conv1", stride=2)
-        x = nn.relu(batch_norm(x, "bn1", train))
-        if not self.small_images:
-            x = max_pool(x, 3, 2, padding=1)
-        for stage, blocks in enumerate(self.stages):
-            for block in range(blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                name = f"layer{stage + 1}_{block}"
-                width = 64 * 2**stage
-                x = Block(width, stride, self.bottleneck, self.groups, self.group_width, name=name)(x, train)
-        return nn.Dense(self.num_classes, name="fc")(global_mean(x))
+        form = (self.bottleneck, self.groups, self.group_width)
+        network = ResidualNetwork(self.stages, self.num_classes, self.small_images, *form)
+        return network(_Builder(None, train), images)
+
+
+class _Block(nn.Module):
+    """A recipe whose parameters lie under a name of their own."""
+
+    recipe: Recipe
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Output of the block."""
+        return self.recipe(_Builder(None, train), x)
+
+
+class _Builder(ArrayBuilder):
+    """Builds with the layers of the zoo, where those of target networks differ: initialisation, running statistics."""
+
+    def conv(
+        self,
+        x: jax.Array,
+        name: str,
+        width: int,
+        kernel: Pair = (1, 1),
+        *,
+        strides: Pair = (1, 1),
+        groups: int = 1,
+        dilation: int = 1,
+        relu: bool = False,
+        padding: int | None = None,
+    ) -> jax.Array:
+        """Square, not dilated."""
+        if kernel[0] != kernel[1] or strides[0] != strides[1] or dilation > 1:
+            raise ValueError(f"{name}: convolutions of the zoo are square and not dilated, got {kernel}, {strides}")
+        x = nn.relu(x) if relu else x
+        return conv(x, width, kernel[0], name, stride=strides[0], padding=padding, groups=groups)
+
+    def dense(self, x: jax.Array, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> jax.Array:
+        """(B, C) to (B, width)."""
+        return nn.Dense(width, use_bias=bias, name=name)(x)
+
+    def norm(self, x: jax.Array, name: str) -> jax.Array:
+        """Batch normalisation with running statistics."""
+        return batch_norm(x, name, self._train)
+
+    def pool(self, x: jax.Array, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> jax.Array:
+        """Maximum of windows."""
+        if kind != "max":
+            return super().pool(x, kind, stride, window=window, padding=padding)
+        return max_pool(x, window, stride, padding)
+
+    def mean(self, x: jax.Array, *, squeeze: bool = False) -> jax.Array:
+        """(B, H, W, C) to (B, C)."""
+        return global_mean(x)
+
+    def layer(self, name: str, recipe: Recipe, *inputs: jax.Array, kind: str = "", branch: bool = False) -> jax.Array:
+        """A block."""
+        return _Block(recipe, name=name)(*inputs, self._train)
 
 
 MODELS = {
     "resnet18": functools.partial(ResNet, (2, 2, 2, 2), bottleneck=False),
     "resnet34": functools.partial(ResNet, (3, 4, 6, 3), bottleneck=False),
-    "resnet50": functools.partial(ResNet, (3, 4, 6, 3)),
+    "resnet50": functools.partial(ResNet, RESNET50_STAGES),
     "resnet101": functools.partial(ResNet, (3, 4, 23, 3)),
     "resnet152": functools.partial(ResNet, (3, 8, 36, 3)),
     "wide_resnet50_2": functools.partial(ResNet, (3, 4, 6, 3), group_width=128),
