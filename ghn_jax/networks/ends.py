@@ -1,12 +1,15 @@
 """First and last layers of DeepNets-1M networks: stems, classifier, auxiliary classifier."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.convolution import both, convolution
+from ghn_jax.networks.kernels.platform import keeping_arguments
 from ghn_jax.networks.kernels.pooling import max_pool
-from ghn_jax.networks.kernels.precision import accumulator
+from ghn_jax.networks.kernels.reductions import accumulator
 from ghn_jax.networks.layers import Conv, Norm, _normalise
 from ghn_jax.networks.transformer import PositionTable
 
@@ -106,14 +109,29 @@ class Classifier(nn.Module):
         """X (B, H, W, C) to logits, at least float32, (B, K)."""
         if self.glob_avg:
             x = x.mean((1, 2), dtype=accumulator(x.dtype)).astype(x.dtype)
-        else:
-            # Channels first: the order in which the release's classifier reads its features.
-            x = jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
-        for index, width in enumerate(self.hidden):
-            x = nn.relu(nn.Dense(width, dtype=x.dtype, name=f"classifier_{3 * index}")(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = nn.Dense(self.num_classes, dtype=x.dtype, name=f"classifier_{3 * len(self.hidden)}")(x)
+        for index, width in enumerate((*self.hidden, self.num_classes)):
+            if index:
+                x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+            x = FlatLinear(width, name=f"classifier_{3 * index}")(x)
         return x.astype(accumulator(x.dtype))
+
+
+class FlatLinear(nn.Module):
+    """Linear layer of all features of an image, of which its backward pass keeps no flattened copy."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X (B, H, W, C) or (B, C) to (B, features)."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (math.prod(x.shape[1:]), self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+
+        def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            # Channels first: the order in which the release's classifier reads its features.
+            return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1) @ kernel.astype(x.dtype)
+
+        return keeping_arguments(product)(x, kernel) + bias.astype(x.dtype).reshape(1, -1)
 
 
 class AuxiliaryHead(nn.Module):
@@ -127,12 +145,11 @@ class AuxiliaryHead(nn.Module):
         """X (B, H, W, C), H and W at least 5, to logits, at least float32, (B, K)."""
         if min(x.shape[1:3]) < 5:
             raise ValueError(f"auxiliary head: needs features of at least 5 x 5 pixels, got {x.shape[1:3]}")
-        x = nn.avg_pool(nn.relu(x), (5, 5), (3, 3))
+        x = keeping_arguments(lambda x: nn.avg_pool(nn.relu(x), (5, 5), (3, 3)))(x)
         x = Conv(128, (1, 1), name="features_2")(x)
-        x = nn.relu(_normalise(self.norm, "features_3", x, train))
+        x = _normalise(self.norm, "features_3", x, train)
         shape = (2, 2, 128, 768)
         kernel = self.param("features_5", nn.initializers.he_normal(), shape)
-        x = convolution(x, kernel, padding=((0, 0), (0, 0)))
+        x = convolution(x, kernel, padding=((0, 0), (0, 0)), relu=True)
         x = nn.relu(_normalise(self.norm, "features_6", x, train))
-        x = jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
-        return nn.Dense(self.num_classes, dtype=x.dtype, name="classifier")(x).astype(accumulator(x.dtype))
+        return FlatLinear(self.num_classes, name="classifier")(x).astype(accumulator(x.dtype))

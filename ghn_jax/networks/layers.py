@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.convolution import both, convolution
+from ghn_jax.networks.kernels.platform import keeping_arguments
 from ghn_jax.networks.kernels.pooling import avg_pool, max_pool
-from ghn_jax.networks.kernels.precision import accumulator
+from ghn_jax.networks.kernels.reductions import accumulator
 from ghn_jax.networks.norms import BatchNorm
+from ghn_jax.networks.transformer import Linear
 
 Pair = tuple[int, int]
 
@@ -28,7 +30,7 @@ class Norm:
 class Conv(nn.Module):
     """Convolution without bias, padded to keep the size at stride 1, after a ReLU if `relu`.
 
-    `depthwise` gives every channel its own filter.
+    `depthwise` gives every channel its own filter; `shift` is that of `convolution`.
     """
 
     features: int
@@ -37,6 +39,7 @@ class Conv(nn.Module):
     dilation: int = 1
     depthwise: bool = False
     relu: bool = False
+    shift: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,7 +48,8 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, 1 if self.depthwise else width, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         groups = width if self.depthwise else 1
-        return convolution(x, kernel, self.strides, dilation=self.dilation, groups=groups, relu=self.relu)
+        options = {"dilation": self.dilation, "groups": groups, "relu": self.relu, "shift": self.shift}
+        return convolution(x, kernel, self.strides, **options)
 
 
 def _normalise(norm: Norm | None, name: str, x: jax.Array, train: bool) -> jax.Array:
@@ -131,10 +135,8 @@ class FactorisedReduction(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """X (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), features)."""
         half = self.features // 2
-        # An odd side gets one row of zeros, so that both halves have the same size.
-        shifted = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1:, 1:]
         first = Conv(half, (1, 1), (2, 2), relu=True, name="conv_1")(x)
-        second = Conv(self.features - half, (1, 1), (2, 2), relu=True, name="conv_2")(shifted)
+        second = Conv(self.features - half, (1, 1), (2, 2), relu=True, shift=1, name="conv_2")(x)
         return _normalise(self.norm, "bn", jnp.concatenate([first, second], axis=-1), train)
 
 
@@ -169,8 +171,11 @@ class SqueezeExcitation(nn.Module):
         """X (B, H, W, C) to (B, H', W', C)."""
         width = x.shape[-1]
         gate = x.mean((1, 2), dtype=accumulator(x.dtype)).astype(x.dtype)
-        gate = nn.relu(nn.Dense(width // 2, dtype=x.dtype, name="fc1")(gate))
-        gate = nn.hard_swish(nn.Dense(width, dtype=x.dtype, name="fc2")(gate))
+        gate = keeping_arguments(nn.relu)(Linear(width // 2, name="fc1")(gate))
+        gate = keeping_arguments(nn.hard_swish)(Linear(width, name="fc2")(gate))
+        return keeping_arguments(self._gated)(x, gate)
+
+    def _gated(self, x: jax.Array, gate: jax.Array) -> jax.Array:
         return x[:, :: self.stride, :: self.stride] * gate[:, None, None, :]
 
 
@@ -191,6 +196,9 @@ class Concat(nn.Module):
     @nn.compact
     def __call__(self, *xs: jax.Array, train: bool = False) -> jax.Array:
         """Xs each (B, H, W, C) to (B, H, W, sum of widths)."""
+        return keeping_arguments(self._joined)(*xs)
+
+    def _joined(self, *xs: jax.Array) -> jax.Array:
         inputs = iter(xs)
         area = xs[0].shape[:-1]
         parts = [next(inputs) if width is None else jnp.zeros((*area, width), xs[0].dtype) for width in self.widths]

@@ -4,8 +4,11 @@ import flax.linen as nn
 import jax
 
 from ghn_jax.networks.kernels.attention import attend
-from ghn_jax.networks.kernels.tokens import linear
-from ghn_jax.networks.norms import LayerNorm
+from ghn_jax.networks.kernels.tokens import gelu_linear, linear, norm_linear
+from ghn_jax.networks.norms import EPSILON, LayerNormWeights
+
+Weights = tuple[jax.Array, jax.Array]
+"""Scale and bias of a normalisation."""
 
 HEADS = 8
 
@@ -16,40 +19,39 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """X (B, H, W, C) to the same shape; C must be a multiple of 8."""
-        batch, height, width, channels = x.shape
+        channels = x.shape[-1]
         if channels % HEADS:
             raise ValueError(f"msa: the width must be a multiple of {HEADS} heads, got {channels}; change C")
-        tokens = x.reshape(batch, height * width, channels)
-        qkv = Linear(3 * channels, use_bias=False, name="to_qkv")(LayerNorm(name="ln1")(tokens))
-        mixed = attend(qkv, HEADS)
-        tokens = tokens + Linear(channels, name="to_out_0")(mixed)
-        hidden = LayerNorm(name="ln2")(tokens)
-        tokens = tokens + FeedForward(name="ff")(hidden)
-        return tokens.reshape(x.shape)
+        qkv = Linear(3 * channels, use_bias=False, name="to_qkv")(x, LayerNormWeights(name="ln1")(channels))
+        x = x + Linear(channels, name="to_out_0")(attend(qkv, HEADS))
+        return x + FeedForward(name="ff")(x, LayerNormWeights(name="ln2")(channels))
 
 
 class FeedForward(nn.Module):
-    """Linear, exact GELU, linear, all of one width."""
+    """Layer normalisation, linear, exact GELU, linear, all of one width."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """X (B, T, C) to the same shape."""
-        hidden = Linear(x.shape[-1], name="net_0")(x)
-        return Linear(x.shape[-1], name="net_3")(nn.gelu(hidden, approximate=False))
+    def __call__(self, x: jax.Array, norm: Weights) -> jax.Array:
+        """X (.., C) to the same shape."""
+        hidden = Linear(x.shape[-1], name="net_0")(x, norm)
+        return Linear(x.shape[-1], gelu=True, name="net_3")(hidden)
 
 
 class Linear(nn.Module):
-    """Linear layer of each token."""
+    """Linear layer of each token, after a GELU if `gelu`."""
 
     features: int
     use_bias: bool = True
+    gelu: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """X (B, T, C) to (B, T, features)."""
+    def __call__(self, x: jax.Array, norm: Weights | None = None) -> jax.Array:
+        """X (.., C), after a layer normalisation of these weights if there are any, to (.., features)."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        return linear(x, kernel, bias)
+        if norm is not None:
+            return norm_linear(x, *norm, kernel, bias, epsilon=EPSILON)
+        return (gelu_linear if self.gelu else linear)(x, kernel, bias)
 
 
 class PositionTable(nn.Module):
