@@ -23,8 +23,12 @@ from ghn_jax.networks.kernels.reductions import accumulator
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array]
 
-IMAGES = 4
-"""Images whose scores a CPU holds at a time."""
+FORWARD_IMAGES = 4
+BACKWARD_IMAGES = 2
+"""Images whose scores a CPU holds at a time; the backward pass holds three such arrays."""
+
+SLICES = 8
+"""Parts of a column of scores that are compared before XLA's reduction."""
 
 
 def attend(qkv: jax.Array, heads: int) -> jax.Array:
@@ -92,22 +96,24 @@ def _by_images(qkv: jax.Array, heads: int) -> jax.Array:
     return _images_forward(qkv, heads)[0]
 
 
-def _chunks(x: jax.Array) -> jax.Array:
-    """(B, .., C) to (chunks, images of a chunk, T, C)."""
-    images = math.gcd(IMAGES, x.shape[0])
+def _chunks(x: jax.Array, images: int) -> jax.Array:
+    """(B, .., C) to (chunks, at most `images`, T, C)."""
+    images = math.gcd(images, x.shape[0])
     return x.reshape(x.shape[0] // images, images, -1, x.shape[-1])
 
 
 def _images_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, Residuals]:
-    out, levels = lax.map(lambda chunk: _chunk_forward(chunk, heads), _chunks(qkv))
+    out, levels = lax.map(lambda chunk: _chunk_forward(chunk, heads), _chunks(qkv, FORWARD_IMAGES))
     out = out.reshape(*qkv.shape[:-1], -1)
-    return out, (qkv, out, levels)
+    return out, (qkv, out, levels.reshape(qkv.shape[0], heads, -1))
 
 
 def _images_backward(heads: int, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
     qkv, out, levels = residuals
-    parts = (_chunks(qkv), _chunks(out), levels, _chunks(cotangent))
-    return (lax.map(lambda part: _chunk_backward(*part, heads=heads), parts).reshape(qkv.shape),)
+    parts = tuple(_chunks(array, BACKWARD_IMAGES) for array in (qkv, out, cotangent))
+    levels = levels.reshape(*parts[0].shape[:2], heads, -1, 1)
+    gradient = lax.map(lambda part: _chunk_backward(*part, heads=heads), (*parts, levels))
+    return (gradient.reshape(qkv.shape),)
 
 
 _by_images.defvjp(_images_forward, _images_backward)
@@ -125,17 +131,25 @@ def _join(*parts: jax.Array) -> jax.Array:
     return jnp.stack(parts, 1).reshape(batch, len(parts) * heads * dim, count).transpose(0, 2, 1)
 
 
-def _columns_scores(query: jax.Array, key: jax.Array) -> jax.Array:
-    """Scores, not yet scaled, (B, heads, T of keys, T of queries) of queries and keys (B, heads, dim, T)."""
-    return jnp.einsum("bhdk,bhdq->bhkq", key, query, preferred_element_type=accumulator(query.dtype))
+def _column_maximum(scores: jax.Array) -> jax.Array:
+    """Maximum over the axis of keys, which stays as 1.
+
+    XLA's CPU reduction over an axis that is not the last is slow. Slices are compared first, which is elementwise; they
+    may overlap.
+    """
+    count = scores.shape[2]
+    length = -(-count // SLICES)
+    starts = [min(length * index, count - length) for index in range(SLICES)]
+    slices = [scores[:, :, start : start + length] for start in starts]
+    return functools.reduce(jnp.maximum, slices).max(2, keepdims=True)
 
 
 def _chunk_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
     """Output of some images, and the logarithm of each softmax's denominator (B, heads, 1, T)."""
     query, key, value = _split(qkv, 3, heads)
     scale = query.shape[2] ** -0.5
-    scores = _columns_scores(query, key)
-    top = scores.max(2, keepdims=True)
+    scores = jnp.einsum("bhdk,bhdq->bhkq", key, query, preferred_element_type=accumulator(query.dtype))
+    top = _column_maximum(scores)
     weights = jnp.exp((scores - top) * scale).astype(qkv.dtype)
     rows = jnp.concatenate([value, jnp.ones_like(value[:, :, :1])], 2)
     sums = jnp.einsum("bhdk,bhkq->bhdq", rows, weights, preferred_element_type=accumulator(query.dtype))
@@ -144,17 +158,21 @@ def _chunk_forward(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _chunk_backward(
-    qkv: jax.Array, out: jax.Array, levels: jax.Array, cotangent: jax.Array, *, heads: int
+    qkv: jax.Array, out: jax.Array, cotangent: jax.Array, levels: jax.Array, *, heads: int
 ) -> jax.Array:
-    """Cotangent of qkv; the softmax is computed again, which costs less than reading it from memory."""
+    """Cotangent of qkv; the softmax is computed again, which costs less than reading it from memory.
+
+    Here queries are the rows of scores: two of the three products with them then read them as they lie.
+    """
     query, key, value = _split(qkv, 3, heads)
     scale = query.shape[2] ** -0.5
     out, cotangent = _split(jnp.concatenate([out, cotangent], -1), 2, heads)
-    mixed = (out.astype(levels.dtype) * cotangent).sum(2, keepdims=True)
-    weights = jnp.exp(_columns_scores(query, key) * scale - levels).astype(qkv.dtype)
-    of_weights = jnp.einsum("bhdk,bhdq->bhkq", value, cotangent, preferred_element_type=levels.dtype)
+    mixed = (out.astype(levels.dtype) * cotangent).sum(2)[..., None]
+    scores = jnp.einsum("bhdq,bhdk->bhqk", query, key, preferred_element_type=levels.dtype)
+    weights = jnp.exp(scores * scale - levels).astype(qkv.dtype)
+    of_weights = jnp.einsum("bhdq,bhdk->bhqk", cotangent, value, preferred_element_type=levels.dtype)
     of_scores = (weights * (of_weights - mixed)).astype(qkv.dtype)
-    of_value = jnp.einsum("bhdq,bhkq->bhdk", cotangent, weights)
-    of_query = jnp.einsum("bhdk,bhkq->bhdq", key, of_scores) * jnp.asarray(scale, qkv.dtype)
-    of_key = jnp.einsum("bhdq,bhkq->bhdk", query, of_scores) * jnp.asarray(scale, qkv.dtype)
+    of_value = jnp.einsum("bhdq,bhqk->bhdk", cotangent, weights)
+    of_key = jnp.einsum("bhdq,bhqk->bhdk", query, of_scores) * jnp.asarray(scale, qkv.dtype)
+    of_query = jnp.einsum("bhdk,bhqk->bhdq", key, of_scores) * jnp.asarray(scale, qkv.dtype)
     return _join(of_query, of_key, of_value)

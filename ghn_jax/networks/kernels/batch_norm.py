@@ -72,7 +72,7 @@ def _backward(epsilon: float, cpu: bool, residuals: Residuals, cotangents: Tripl
     count = x.size // x.shape[-1]
     cotangent = cotangents[0].astype(accumulator(x.dtype))
     wide = x.astype(accumulator(x.dtype)) - _rows(mean, x)
-    # A plain reduction: XLA does not fuse into it on a CPU, so that a cotangent that is itself computed is computed once.
+    # A plain reduction: on a CPU, XLA does not fuse into it, so that a cotangent that is itself computed is so once.
     of_bias = cotangent.reshape(-1, x.shape[-1]).sum(0)
     of_scale = channel_sums(cotangent * wide, cpu=cpu)[0] * inverse
     factor = scale * inverse

@@ -6,6 +6,7 @@ the product reads is computed again.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> ja
 
 def gelu_linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """Exact GELU of x (.., C), times kernel (C, O), plus bias (O,): (.., O) in the type of x."""
-    return _shifted(_gelu_linear(x, kernel) if lean() else _times(_gelu(x), kernel), bias)
+    return _shifted(_gelu_linear(x, kernel) if lean() else _times(jax.nn.gelu(x, approximate=False), kernel), bias)
 
 
 def norm_linear(
@@ -67,8 +68,12 @@ def _shifted(x: jax.Array, bias: jax.Array | None) -> jax.Array:
     return x if bias is None else x + _rows(bias.astype(x.dtype), x)
 
 
-def _gelu(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x, approximate=False)
+def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Exact GELU of x and its derivative; by erf, which takes half the time of the erfc of `jax.nn.gelu`."""
+    wide = x.astype(accumulator(x.dtype))
+    probability = 0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5))
+    density = jnp.exp(-0.5 * wide * wide) / math.sqrt(2 * math.pi)
+    return (wide * probability).astype(x.dtype), probability + wide * density
 
 
 def _times(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -95,17 +100,17 @@ _linear.defvjp(
 
 @jax.custom_vjp
 def _gelu_linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _times(_gelu(x), kernel)
+    return _times(_gelu(x)[0], kernel)
 
 
 def _gelu_linear_backward(residuals: Pair, cotangent: jax.Array) -> Pair:
     x, kernel = residuals
-    active, pull = jax.vjp(_gelu, x)
+    active, slope = _gelu(x)
     of_active, of_kernel = _times_gradients(active, kernel, cotangent)
-    return pull(of_active)[0], of_kernel
+    return (of_active * slope).astype(x.dtype), of_kernel
 
 
-_gelu_linear.defvjp(lambda x, kernel: (_times(_gelu(x), kernel), (x, kernel)), _gelu_linear_backward)
+_gelu_linear.defvjp(lambda x, kernel: (_times(_gelu(x)[0], kernel), (x, kernel)), _gelu_linear_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
