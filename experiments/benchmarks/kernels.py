@@ -15,7 +15,7 @@ from ghn_jax.networks.kernels.batch_norm import batch_norm
 from ghn_jax.networks.kernels.convolution import convolution
 from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.kernels.pooling import max_pool
-from ghn_jax.networks.kernels.tokens import layer_norm, linear
+from ghn_jax.networks.kernels.tokens import gelu_linear, linear, norm_linear
 
 BATCH = 64
 REPEATS = 4
@@ -59,8 +59,13 @@ def cases() -> list[Case]:
         ("batch norm", lambda x, s, b: batch_norm(x, s, b, 1e-5)[0], (image, image[3:], image[3:])),
         ("attention, 8 heads", lambda x: attend(x, 8), ((BATCH, 121, 3 * 32),)),
         ("attention, 8 heads", lambda x: attend(x, 8), ((BATCH, 121, 3 * 128),)),
-        ("layer norm", lambda x, s, b: layer_norm(x, s, b, 1e-5), (tokens, tokens[2:], tokens[2:])),
         ("linear", linear, (tokens, (128, 128), (128,))),
+        ("GELU, linear", gelu_linear, (tokens, (128, 128), (128,))),
+        (
+            "layer norm, linear",
+            lambda x, s, b, k: norm_linear(x, s, b, k, epsilon=1e-5),
+            (tokens, tokens[2:], tokens[2:], (128, 384)),
+        ),
     ]
 
 

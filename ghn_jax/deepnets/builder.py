@@ -204,14 +204,6 @@ class LayerGraphBuilder:
         width, rows, columns = x.shape
         return x._replace(shape=Shape(width * rows * columns, 1, 1))
 
-    def tokens(self, x: Value) -> Value:
-        """No node."""
-        return x
-
-    def pixels(self, tokens: Value, like: Value) -> Value:
-        """No node."""
-        return tokens
-
     def attention(self, qkv: Value, heads: int) -> Value:
         """A node."""
         return Value(self._node(Primitive.MSA, qkv), qkv.shape._replace(width=qkv.shape.width // 3))

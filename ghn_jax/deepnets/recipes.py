@@ -65,7 +65,7 @@ class Builder(Assembler[V], Protocol[V]):
         ...
 
     def layer_norm(self, x: V, name: str) -> V:
-        """Layer normalisation of tokens."""
+        """Layer normalisation over the channels of each pixel."""
         ...
 
     def position_table(self, x: V, name: str) -> V:
@@ -88,16 +88,8 @@ class Builder(Assembler[V], Protocol[V]):
         """All pixels as channels, channels first."""
         ...
 
-    def tokens(self, x: V) -> V:
-        """Pixels as tokens (B, T, C)."""
-        ...
-
-    def pixels(self, tokens: V, like: V) -> V:
-        """Tokens back in the rows and columns of `like`."""
-        ...
-
     def attention(self, qkv: V, heads: int) -> V:
-        """Softmax attention among tokens; qkv are three widths of channels."""
+        """Softmax attention among pixels; qkv are three widths of channels."""
         ...
 
     def gate(self, x: V, gate: V) -> V:
@@ -280,15 +272,14 @@ class TransformerBlock(Recipe):
 
     def __call__(self, build: Builder[V], *inputs: V) -> V:
         """Attended to; the width must be a multiple of 8."""
-        (image,) = inputs
-        _keep_width(build, image, self.width)
+        (x,) = inputs
+        _keep_width(build, x, self.width)
         if self.width % HEADS:
             raise ValueError(f"needs a width that is a multiple of {HEADS} heads, got {self.width}; change C")
-        x = build.tokens(image)
         y = build.dense(build.layer_norm(x, "ln1"), "to_qkv", 3 * self.width, bias=False)
         x = build.add(build.dense(build.attention(y, HEADS), "to_out_0", self.width), x)
         x = build.add(build.layer("ff", FeedForward(self.width), build.layer_norm(x, "ln2")), x)
-        return build.stride(build.pixels(x, image), self.stride)
+        return build.stride(x, self.stride)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -298,7 +289,7 @@ class FeedForward(Recipe):
     width: int
 
     def __call__(self, build: Builder[V], *inputs: V) -> V:
-        """Of each token."""
+        """Of each pixel."""
         hidden = build.activation(build.dense(inputs[0], "net_0", self.width), "gelu")
         return build.dense(hidden, "net_3", self.width)
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.batch_norm import batch_norm
-from ghn_jax.networks.kernels.tokens import layer_norm
 
 EPSILON = 1e-5
 
@@ -44,12 +43,11 @@ class BatchNorm(nn.Module):
         return out
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis."""
+class LayerNormWeights(nn.Module):
+    """Scale and bias of a layer normalisation, which the linear layer behind it applies."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x (B, T, C)."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return layer_norm(x, scale, bias, EPSILON)
+    def __call__(self, width: int) -> tuple[jax.Array, jax.Array]:
+        """Scale and bias (C,) for `width` channels C."""
+        scale = self.param("scale", nn.initializers.ones, (width,))
+        return scale, self.param("bias", nn.initializers.zeros, (width,))

@@ -1,16 +1,24 @@
 """Steps of target networks that hold parameters, as Flax modules; arrays are NHWC, kernels HWIO."""
 
+import math
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ghn_jax.networks.kernels.convolution import both, convolution
-from ghn_jax.networks.kernels.tokens import linear
+from ghn_jax.networks.kernels.platform import keeping_arguments
+from ghn_jax.networks.kernels.tokens import gelu_linear, linear, norm_linear
+from ghn_jax.networks.norms import EPSILON
 
 Pair = tuple[int, int]
 
 
 class Conv(nn.Module):
-    """Convolution without bias, after a ReLU if `relu`; padded to keep the size at stride 1 unless `padding` is set."""
+    """Convolution without bias, after a ReLU if `relu`; padded to keep the size at stride 1 unless `padding` is set.
+
+    `shift` is that of `convolution`.
+    """
 
     features: int
     kernel_size: Pair
@@ -19,6 +27,7 @@ class Conv(nn.Module):
     groups: int = 1
     relu: bool = False
     padding: int | None = None
+    shift: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -27,22 +36,56 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         padding = None if self.padding is None else (both(self.padding), both(self.padding))
         return convolution(
-            x, kernel, self.strides, dilation=self.dilation, groups=self.groups, relu=self.relu, padding=padding
+            x,
+            kernel,
+            self.strides,
+            dilation=self.dilation,
+            groups=self.groups,
+            relu=self.relu,
+            padding=padding,
+            shift=self.shift,
         )
 
 
 class Linear(nn.Module):
-    """Linear layer of each token."""
+    """Linear layer of channels, after a GELU if `gelu`."""
+
+    features: int
+    use_bias: bool = True
+    gelu: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+        """X (.., C), after a layer normalisation with this scale and bias if there are any, to (.., features)."""
+        kernel, bias = _weights(self, x.shape[-1], self.features, self.use_bias)
+        if norm is not None:
+            return norm_linear(x, *norm, kernel, bias, epsilon=EPSILON)
+        return (gelu_linear if self.gelu else linear)(x, kernel, bias)
+
+
+class FlatLinear(nn.Module):
+    """Linear layer of all features of an image, of which its backward pass keeps no flattened copy."""
 
     features: int
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """X (B, T, C) to (B, T, features)."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        return linear(x, kernel, bias)
+        """X (B, H, W, C) to (B, features)."""
+        kernel, bias = _weights(self, math.prod(x.shape[1:]), self.features, self.use_bias)
+
+        def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            # Channels first: the order in which the release's classifier reads its features.
+            return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1) @ kernel.astype(x.dtype)
+
+        out = keeping_arguments(product)(x, kernel)
+        return out if bias is None else out + bias.astype(x.dtype).reshape(1, -1)
+
+
+def _weights(module: nn.Module, into: int, features: int, use_bias: bool) -> tuple[jax.Array, jax.Array | None]:
+    """Kernel (C, features) and bias (features,) of a linear layer; only inside a compact method."""
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), (into, features))
+    return kernel, module.param("bias", nn.initializers.zeros, (features,)) if use_bias else None
 
 
 class PositionTable(nn.Module):

@@ -4,7 +4,10 @@ Layers are hashable and equal to others with the same fields, so that they can k
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -12,10 +15,12 @@ import jax.numpy as jnp
 
 from ghn_jax.deepnets.recipes import Activation, Pair, PoolKind, Recipe
 from ghn_jax.networks.kernels.attention import attend
+from ghn_jax.networks.kernels.platform import keeping_arguments
 from ghn_jax.networks.kernels.pooling import avg_pool, max_pool
-from ghn_jax.networks.kernels.precision import accumulator
-from ghn_jax.networks.norms import BatchNorm, LayerNorm
-from ghn_jax.networks.parameters import Conv, Linear, PositionTable
+from ghn_jax.networks.kernels.reductions import accumulator
+from ghn_jax.networks.kernels.tokens import layer_norm
+from ghn_jax.networks.norms import EPSILON, BatchNorm, LayerNormWeights
+from ghn_jax.networks.parameters import Conv, FlatLinear, Linear, PositionTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +47,9 @@ class RecipeLayer(nn.Module):
         return self.recipe.random
 
     @nn.compact
-    def __call__(self, *xs: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, *xs: "_Value", train: bool = False) -> jax.Array:
         """Inputs, each (B, H, W, C), to the output; `train` matters to dropout and running statistics only."""
-        return self.recipe(ArrayBuilder(self.norm, train), *xs)
+        return _array(self.recipe(ArrayBuilder(self.norm, train), *xs))
 
 
 class DropPath(nn.Module):
@@ -66,6 +71,61 @@ class DropPath(nn.Module):
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
+class _Deferred:
+    """A cheap step that is left to whoever reads its result.
+
+    The reader computes it as a part of its own work, so that its backward pass keeps what goes in and not what comes
+    out, too.
+    """
+
+    def __init__(self, x: jax.Array, step: Callable[[jax.Array], jax.Array]) -> None:
+        self.x = x
+        self.step = step
+
+    @functools.cached_property
+    def array(self) -> jax.Array:
+        """The result, for a reader that has no use for the input."""
+        return keeping_arguments(self.step)(self.x)
+
+
+class _ReLU(_Deferred):
+    def __init__(self, x: jax.Array) -> None:
+        super().__init__(x, nn.relu)
+
+
+class _GELU(_Deferred):
+    def __init__(self, x: jax.Array) -> None:
+        super().__init__(x, functools.partial(nn.gelu, approximate=False))
+
+
+class _Strided(_Deferred):
+    def __init__(self, x: jax.Array, stride: int) -> None:
+        super().__init__(x, lambda x: x[:, ::stride, ::stride])
+
+
+class _Shifted(_Deferred):
+    def __init__(self, x: jax.Array) -> None:
+        super().__init__(x, lambda x: jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1:, 1:])
+
+
+class _Flat(_Deferred):
+    def __init__(self, x: jax.Array) -> None:
+        super().__init__(x, lambda x: jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1))
+
+
+class _Normalised(_Deferred):
+    def __init__(self, x: jax.Array, weights: tuple[jax.Array, jax.Array]) -> None:
+        super().__init__(x, lambda x: layer_norm(x, *weights, EPSILON))
+        self.weights = weights
+
+
+_Value: TypeAlias = jax.Array | _Deferred
+
+
+def _array(x: _Value) -> jax.Array:
+    return x.array if isinstance(x, _Deferred) else x
+
+
 class ArrayBuilder:
     """`Builder` on arrays; only inside a compact method, whose module gets the parameters."""
 
@@ -73,13 +133,13 @@ class ArrayBuilder:
         self._norm = norm
         self._train = train
 
-    def width(self, x: jax.Array) -> int:
+    def width(self, x: _Value) -> int:
         """Channels."""
-        return x.shape[-1]
+        return math.prod(x.x.shape[1:]) if isinstance(x, _Flat) else _array(x).shape[-1]
 
     def conv(
         self,
-        x: jax.Array,
+        x: _Value,
         name: str,
         width: int,
         kernel: Pair = (1, 1),
@@ -89,94 +149,107 @@ class ArrayBuilder:
         dilation: int = 1,
         relu: bool = False,
         padding: int | None = None,
-    ) -> jax.Array:
+    ) -> _Value:
         """(B, H, W, C) to (B, H', W', width)."""
-        return Conv(width, kernel, strides, dilation, groups, relu, padding, name=name)(x)
+        relu, x = (True, x.x) if isinstance(x, _ReLU) else (relu, x)
+        shift, x = (1, x.x) if isinstance(x, _Shifted) else (0, x)
+        return Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)(_array(x))
 
-    def dense(self, x: jax.Array, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> jax.Array:
-        """(.., C) to (.., width): tokens (B, T, C) or features (B, C); a classifier's logits are at least float32."""
-        if x.ndim == 3:  # tokens have a backward pass of their own
-            return Linear(width, bias, name=name)(x)
-        x = nn.Dense(width, use_bias=bias, dtype=x.dtype, name=name)(x)
-        return x.astype(accumulator(x.dtype)) if classifier else x
+    def dense(self, x: _Value, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> _Value:
+        """(B, .., C) to (B, .., width); a classifier's logits are at least float32."""
+        if isinstance(x, _Flat):
+            out = FlatLinear(width, bias, name=name)(x.x)
+        elif isinstance(x, _Normalised):
+            out = Linear(width, bias, name=name)(x.x, x.weights)
+        elif isinstance(x, _GELU):
+            out = Linear(width, bias, gelu=True, name=name)(x.x)
+        else:
+            out = Linear(width, bias, name=name)(_array(x))
+        return out.astype(accumulator(out.dtype)) if classifier else out
 
-    def norm(self, x: jax.Array, name: str) -> jax.Array:
+    def norm(self, x: _Value, name: str) -> _Value:
         """Batch normalisation, if the network has any."""
-        return x if self._norm is None else BatchNorm(self._norm.momentum, name=name)(x, train=self._train)
+        return x if self._norm is None else BatchNorm(self._norm.momentum, name=name)(_array(x), train=self._train)
 
-    def layer_norm(self, x: jax.Array, name: str) -> jax.Array:
-        """Of tokens (B, T, C)."""
-        return LayerNorm(name=name)(x)
+    def layer_norm(self, x: _Value, name: str) -> _Value:
+        """Over the channels of each pixel."""
+        return _Normalised(_array(x), LayerNormWeights(name=name)(self.width(x)))
 
-    def position_table(self, x: jax.Array, name: str) -> jax.Array:
+    def position_table(self, x: _Value, name: str) -> _Value:
         """Added to x (B, H, W, C)."""
-        return PositionTable(name=name)(x)
+        return PositionTable(name=name)(_array(x))
 
-    def activation(self, x: jax.Array, kind: Activation) -> jax.Array:
+    def activation(self, x: _Value, kind: Activation) -> _Value:
         """Elementwise; GELU is the exact one."""
-        if kind == "gelu":
-            return nn.gelu(x, approximate=False)
-        return nn.relu(x) if kind == "relu" else nn.hard_swish(x)
+        if kind == "hard_swish":
+            return keeping_arguments(nn.hard_swish)(_array(x))
+        return (_GELU if kind == "gelu" else _ReLU)(_array(x))
 
-    def pool(self, x: jax.Array, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> jax.Array:
+    def pool(self, x: _Value, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> _Value:
         """(B, H, W, C) to (B, H', W', C)."""
         if (window, padding) == (3, 1):
-            return (max_pool if kind == "max" else avg_pool)(x, stride)
+            return (max_pool if kind == "max" else avg_pool)(_array(x), stride)
         pool, sides = (nn.max_pool, {}) if kind == "max" else (nn.avg_pool, {"count_include_pad": False})
-        return pool(x, (window, window), (stride, stride), ((padding, padding), (padding, padding)), **sides)
+        sizes = ((window, window), (stride, stride), ((padding, padding), (padding, padding)))
+        if isinstance(x, _ReLU):
+            return keeping_arguments(lambda x: pool(nn.relu(x), *sizes, **sides))(x.x)
+        return pool(_array(x), *sizes, **sides)
 
-    def mean(self, x: jax.Array, *, squeeze: bool = False) -> jax.Array:
+    def mean(self, x: _Value, *, squeeze: bool = False) -> _Value:
         """(B, H, W, C) to (B, C)."""
+        x = _array(x)
         return x.mean((1, 2), dtype=accumulator(x.dtype)).astype(x.dtype)
 
-    def flatten(self, x: jax.Array) -> jax.Array:
+    def flatten(self, x: _Value) -> _Value:
         """(B, H, W, C) to (B, C H W): the order in which the release's classifier reads its features."""
-        return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
+        return _Flat(_array(x))
 
-    def tokens(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) to (B, H W, C)."""
-        return x.reshape(x.shape[0], -1, x.shape[-1])
+    def attention(self, qkv: _Value, heads: int) -> _Value:
+        """(B, H, W, 3 C) to (B, H, W, C)."""
+        return attend(_array(qkv), heads)
 
-    def pixels(self, tokens: jax.Array, like: jax.Array) -> jax.Array:
-        """(B, H W, C) to (B, H, W, C)."""
-        return tokens.reshape(*like.shape[:-1], tokens.shape[-1])
-
-    def attention(self, qkv: jax.Array, heads: int) -> jax.Array:
-        """(B, T, 3 C) to (B, T, C)."""
-        return attend(qkv, heads)
-
-    def gate(self, x: jax.Array, gate: jax.Array) -> jax.Array:
+    def gate(self, x: _Value, gate: _Value) -> _Value:
         """X (B, H, W, C) times gate (B, C)."""
-        return x * gate[:, None, None, :]
 
-    def stride(self, x: jax.Array, stride: int) -> jax.Array:
+        def gated(x: jax.Array, gate: jax.Array) -> jax.Array:
+            return step(x) * gate[:, None, None, :]
+
+        step, x = (x.step, x.x) if isinstance(x, _Strided) else (lambda x: x, _array(x))
+        return keeping_arguments(gated)(x, _array(gate))
+
+    def stride(self, x: _Value, stride: int) -> _Value:
         """(B, H, W, C) to (B, H', W', C)."""
-        return x[:, ::stride, ::stride]
+        return x if stride == 1 else _Strided(_array(x), stride)
 
-    def shift(self, x: jax.Array) -> jax.Array:
+    def shift(self, x: _Value) -> _Value:
         """One row and column off the beginning, one of zeros onto the end of an odd side."""
-        return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1:, 1:]
+        return _Shifted(_array(x))
 
-    def add(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def add(self, x: _Value, y: _Value) -> _Value:
         """Of equal shapes."""
-        return x + y
+        return _array(x) + _array(y)
 
-    def concat(self, values: Sequence[jax.Array], zeros: Sequence[int | None] = ()) -> jax.Array:
+    def concat(self, values: Sequence[_Value], zeros: Sequence[int | None] = ()) -> _Value:
         """Each (B, H, W, C) to (B, H, W, sum of C)."""
-        given, area, dtype = iter(values), values[0].shape[:-1], values[0].dtype
-        widths = zeros or (None,) * len(values)
-        parts = [next(given) if width is None else jnp.zeros((*area, width), dtype) for width in widths]
-        return jnp.concatenate(parts, axis=-1)
 
-    def zeros(self, x: jax.Array, width: int, stride: int) -> jax.Array:
+        def joined(*xs: jax.Array) -> jax.Array:
+            given, area, dtype = iter(xs), xs[0].shape[:-1], xs[0].dtype
+            widths = zeros or (None,) * len(xs)
+            parts = [next(given) if width is None else jnp.zeros((*area, width), dtype) for width in widths]
+            return jnp.concatenate(parts, axis=-1)
+
+        return keeping_arguments(joined)(*map(_array, values))
+
+    def zeros(self, x: _Value, width: int, stride: int) -> _Value:
         """(B, H, W, C) to zeros (B, H', W', width)."""
-        return jnp.zeros((*self.stride(x, stride).shape[:-1], width), x.dtype)
+        strided = _array(self.stride(x, stride))
+        return jnp.zeros((*strided.shape[:-1], width), strided.dtype)
 
-    def dropout(self, x: jax.Array, rate: float) -> jax.Array:
+    def dropout(self, x: _Value, rate: float) -> _Value:
         """Active in training."""
-        return nn.Dropout(rate, deterministic=not self._train)(x)
+        return nn.Dropout(rate, deterministic=not self._train)(_array(x))
 
-    def layer(self, name: str, recipe: Recipe, *inputs: jax.Array, kind: str = "", branch: bool = False) -> jax.Array:
+    def layer(self, name: str, recipe: Recipe, *inputs: _Value, kind: str = "", branch: bool = False) -> _Value:
         """Another layer inside this one."""
         if not name:
             return recipe(self, *inputs)

@@ -8,9 +8,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ghn_jax.networks.kernels.platform import on_cpu
-from ghn_jax.networks.kernels.precision import accumulator
-from ghn_jax.networks.kernels.reductions import channel_sums
+from ghn_jax.networks.kernels.platform import lean, on_cpu
+from ghn_jax.networks.kernels.reductions import accumulator, channel_sums
 
 Triple = tuple[jax.Array, jax.Array, jax.Array]
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -25,7 +24,9 @@ def batch_norm(
       The result in the type of x, the batch's mean and its biased variance (C,), at least float32. The statistics carry
       no gradient.
     """
-    return (_fast if on_cpu() else plain_batch_norm)(x, scale, bias, epsilon)
+    if lean():
+        return _lean(x, scale, bias, epsilon, on_cpu())
+    return plain_batch_norm(x, scale, bias, epsilon)
 
 
 def plain_batch_norm(
@@ -45,18 +46,18 @@ def _rows(vector: jax.Array, x: jax.Array) -> jax.Array:
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _fast(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _forward(x, scale, bias, epsilon)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _lean(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, cpu: bool) -> Triple:
+    return _forward(x, scale, bias, epsilon, cpu)[0]
 
 
-def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Triple, Residuals]:
+def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, cpu: bool) -> tuple[Triple, Residuals]:
     count = x.size // x.shape[-1]
     wide = x.astype(accumulator(x.dtype))
     # Sums around one pixel's values: one pass, and no cancellation where the mean is far from zero.
     pivot = wide[(0,) * (x.ndim - 1)]
     centred = wide - _rows(pivot, x)
-    first, second = channel_sums(centred, centred * centred)
+    first, second = channel_sums(centred, centred * centred, cpu=cpu)
     offset = first / count
     mean = offset + pivot
     var = jnp.maximum(second / count - offset * offset, 0)
@@ -66,14 +67,14 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) ->
     return (out, mean, var), (x, scale, mean, inverse)
 
 
-def _backward(epsilon: float, residuals: Residuals, cotangents: Triple) -> Triple:
+def _backward(epsilon: float, cpu: bool, residuals: Residuals, cotangents: Triple) -> Triple:
     x, scale, mean, inverse = residuals
     count = x.size // x.shape[-1]
     cotangent = cotangents[0].astype(accumulator(x.dtype))
     wide = x.astype(accumulator(x.dtype)) - _rows(mean, x)
-    # A plain reduction: XLA does not fuse into it, so that a cotangent that is itself computed is computed once.
+    # A plain reduction: on a CPU, XLA does not fuse into it, so that a cotangent that is itself computed is so once.
     of_bias = cotangent.reshape(-1, x.shape[-1]).sum(0)
-    of_scale = channel_sums(cotangent * wide)[0] * inverse
+    of_scale = channel_sums(cotangent * wide, cpu=cpu)[0] * inverse
     factor = scale * inverse
     # dx = factor * (dy - mean(dy) - normal * mean(dy * normal)), as dy * a + x * b + c
     slope = -factor * inverse * of_scale / count
@@ -82,4 +83,4 @@ def _backward(epsilon: float, residuals: Residuals, cotangents: Triple) -> Tripl
     return of_x.astype(x.dtype), of_scale, of_bias
 
 
-_fast.defvjp(_forward, _backward)
+_lean.defvjp(_forward, _backward)

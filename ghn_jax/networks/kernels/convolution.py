@@ -21,7 +21,7 @@ from jax import lax
 
 from ghn_jax.networks.kernels import small_images
 from ghn_jax.networks.kernels.depthwise import depthwise
-from ghn_jax.networks.kernels.platform import on_cpu
+from ghn_jax.networks.kernels.platform import keeping_arguments, on_cpu
 
 Pair = tuple[int, int]
 Residuals = tuple[jax.Array, jax.Array]
@@ -41,8 +41,9 @@ def convolution(
     groups: int = 1,
     relu: bool = False,
     padding: tuple[Pair, Pair] | None = None,
+    shift: int = 0,
 ) -> jax.Array:
-    """Convolution, after a ReLU if `relu`.
+    """Convolution, after a ReLU if `relu`. Its backward pass keeps x and kernel only.
 
     Args:
       x: (B, H, W, C).
@@ -52,11 +53,12 @@ def convolution(
       groups: of channels.
       relu: whether x goes through a ReLU first.
       padding: (before, after) of rows and columns; None keeps the size at stride 1.
+      shift: rows and columns at the start of x that are left out, of a 1 x 1 kernel; an odd side of x gets zeros at its
+        end, so that strides of 2 take as many pixels as without a shift.
 
     Returns:
       (B, H', W', O) in the type of x.
     """
-    kernel = kernel.astype(x.dtype)
     if padding is None:
         rows, columns = (dilation * (size - 1) // 2 for size in kernel.shape[:2])
         padding = (both(rows), both(columns))
@@ -66,8 +68,13 @@ def convolution(
             if groups == width == kernel.shape[-1] and square:
                 return depthwise(x, kernel, strides[0], dilation, relu)
             if groups == 1 and dilation == 1:
-                return _fast(x, kernel, strides, relu)
-    return plain_convolution(x, kernel, strides, padding, dilation=dilation, groups=groups, relu=relu)
+                return _fast(x, kernel, strides, relu, shift)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = _shifted(x, shift)
+        return plain_convolution(x, kernel, strides, padding, dilation=dilation, groups=groups, relu=relu)
+
+    return keeping_arguments(plain)(x, kernel)
 
 
 def plain_convolution(
@@ -83,7 +90,7 @@ def plain_convolution(
     """XLA's own convolution; arguments as in `convolution`."""
     return lax.conv_general_dilated(
         jax.nn.relu(x) if relu else x,
-        kernel,
+        kernel.astype(x.dtype),
         strides,
         padding,
         rhs_dilation=(dilation, dilation),
@@ -102,30 +109,38 @@ def _native(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     return plain_convolution(x, kernel, strides, padding)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, relu: bool) -> jax.Array:
-    return _forward(x, kernel, strides, relu)[0]
+def _shifted(x: jax.Array, shift: int) -> jax.Array:
+    """X (B, H, W, C) without its first `shift` rows and columns, after zeros at the end of odd sides."""
+    if not shift:
+        return x
+    return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, shift:, shift:]
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, relu: bool) -> tuple[jax.Array, Residuals]:
-    active = jax.nn.relu(x) if relu else x
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _fast(x: jax.Array, kernel: jax.Array, strides: Pair, relu: bool, shift: int) -> jax.Array:
+    return _forward(x, kernel, strides, relu, shift)[0]
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, relu: bool, shift: int) -> tuple[jax.Array, Residuals]:
+    residuals = x, kernel
+    active, kernel = jax.nn.relu(x) if relu else x, kernel.astype(x.dtype)
     if kernel.shape[:2] == (1, 1):
-        out = _pixels_times(active[:, :: strides[0], :: strides[1]], kernel[0, 0])
+        out = _pixels_times(_shifted(active, shift)[:, :: strides[0], :: strides[1]], kernel[0, 0])
     elif strides == (1, 1) and small_images.applies(x, kernel):
         out = small_images.convolve(active, kernel)
     else:
         out = _native(active, kernel, strides)
-    return out, (x, kernel)
+    return out, residuals
 
 
-def _backward(strides: Pair, relu: bool, residuals: Residuals, cotangent: jax.Array) -> Residuals:
-    x, kernel = residuals
+def _backward(strides: Pair, relu: bool, shift: int, residuals: Residuals, cotangent: jax.Array) -> Residuals:
+    x, kernel = residuals[0], residuals[1].astype(residuals[0].dtype)
     active = jax.nn.relu(x) if relu else x
     if kernel.shape[:2] == (1, 1):
         of_x = _pixels_times(cotangent, kernel[0, 0].T)
-        if strides != (1, 1):
-            of_x = _spread(of_x, x.shape, strides)
-        of_kernel = _taps_gradient(active, cotangent, kernel, strides)
+        if strides != (1, 1) or shift:
+            of_x = _spread(of_x, x.shape, strides, shift)
+        of_kernel = _taps_gradient(_shifted(active, shift), cotangent, kernel, strides)
     elif strides == (1, 1) and small_images.applies(x, kernel):
         of_x = small_images.convolve(cotangent, _transposed(kernel))
         of_kernel = small_images.kernel_gradient(active, cotangent, kernel)
@@ -137,7 +152,7 @@ def _backward(strides: Pair, relu: bool, residuals: Residuals, cotangent: jax.Ar
         of_kernel = _taps_gradient(active, cotangent, kernel, strides)
     if relu:
         of_x = jnp.where(x > 0, of_x, jnp.zeros((), of_x.dtype))
-    return of_x, of_kernel
+    return of_x, of_kernel.astype(residuals[1].dtype)
 
 
 _fast.defvjp(_forward, _backward)
@@ -162,11 +177,11 @@ def _pixels_times(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
-def _spread(x: jax.Array, shape: tuple[int, ...], strides: Pair) -> jax.Array:
-    """Puts pixels back where strides took them from, zeros between."""
+def _spread(x: jax.Array, shape: tuple[int, ...], strides: Pair, shift: int) -> jax.Array:
+    """Puts pixels back where strides took them from, zeros between; what was taken beyond the end is dropped."""
     config = [(0, 0, 0)] * 4
     for axis, stride in ((1, strides[0]), (2, strides[1])):
-        config[axis] = (0, shape[axis] - (x.shape[axis] - 1) * stride - 1, stride - 1)
+        config[axis] = (shift, shape[axis] - shift - (x.shape[axis] - 1) * stride - 1, stride - 1)
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ghn_jax.networks.kernels.precision import accumulator
-from ghn_jax.networks.kernels.reductions import parts
+from ghn_jax.networks.kernels.reductions import accumulator, parts
 
 Residuals = tuple[jax.Array, jax.Array]
 

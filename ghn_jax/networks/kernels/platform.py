@@ -2,21 +2,39 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import jax
 
 _PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
 def on_cpu() -> bool:
-    """Whether layers traced now take the CPU's formulations; else they are XLA's own convolutions and reductions."""
+    """Whether layers traced now take the CPU's convolutions and attention; else they take XLA's own."""
     return _PLATFORM.get() == "cpu"
+
+
+def lean() -> bool:
+    """Whether layers traced now have backward passes of their own, which keep as little as they can."""
+    return _PLATFORM.get() is not None
+
+
+def keeping_arguments(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function`, of arrays; where `lean`, its backward pass keeps nothing but its arguments.
+
+    What else the backward pass reads is computed again: for what is elementwise. The result of a convolution or of a
+    matrix product is not among it, so that XLA drops the product itself from the backward pass.
+    """
+    return jax.checkpoint(function, prevent_cse=False) if lean() else function
 
 
 @contextlib.contextmanager
 def compiling_for(platform: str | None) -> Iterator[None]:
-    """Layers traced inside take the formulations of `platform` ("cpu", "gpu", "tpu"); None is XLA's own everywhere.
+    """Layers traced inside are formulated for `platform`.
 
-    Outside, a layer is plain: tracers then see one primitive for each operation of the architecture.
+    "cpu" has formulations of its own; any other name ("gpu", "cuda", "rocm", "tpu") takes XLA's convolutions. With
+    either, backward passes keep as little as they can. Outside, and for None, a layer is plain: tracers then see one
+    primitive for each operation of the architecture.
     """
     token = _PLATFORM.set(platform)
     try:

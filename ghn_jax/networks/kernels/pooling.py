@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ghn_jax.networks.kernels.platform import on_cpu
+from ghn_jax.networks.kernels.platform import keeping_arguments, lean
 
 Residuals = tuple[jax.Array, jax.Array]
 
@@ -17,17 +17,17 @@ _TAPS = [(i, j) for i in range(3) for j in range(3)]
 
 def max_pool(x: jax.Array, stride: int) -> jax.Array:
     """Maximum of each window of x (B, H, W, C); its gradient goes to the first of equal pixels."""
-    return (_fast_max if on_cpu() else plain_max_pool)(x, stride)
+    return (_lean_max if lean() else plain_max_pool)(x, stride)
 
 
 def plain_max_pool(x: jax.Array, stride: int) -> jax.Array:
-    """`max_pool` by XLA's window reduction, whose gradient (select-and-scatter) is slow on CPU."""
+    """`max_pool` by XLA's window reduction, whose gradient (select-and-scatter) reads x and is slow on CPU."""
     lowest = np.array(-np.inf, x.dtype)
     return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), _PADDING)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _fast_max(x: jax.Array, stride: int) -> jax.Array:
+def _lean_max(x: jax.Array, stride: int) -> jax.Array:
     return _max_forward(x, stride)[0]
 
 
@@ -69,7 +69,7 @@ def _max_backward(stride: int, residuals: Residuals, cotangent: jax.Array) -> tu
     return (whole.reshape(batch, height * stride, width * stride, channels)[:, : like.shape[1], : like.shape[2]],)
 
 
-_fast_max.defvjp(_max_forward, _max_backward)
+_lean_max.defvjp(_max_forward, _max_backward)
 
 
 def _window_counts(size: int, stride: int) -> np.ndarray:
@@ -80,6 +80,10 @@ def _window_counts(size: int, stride: int) -> np.ndarray:
 
 def avg_pool(x: jax.Array, stride: int) -> jax.Array:
     """Mean over each window of x (B, H, W, C), padding not counted."""
-    total = lax.reduce_window(x, np.array(0, x.dtype), lax.add, (1, 3, 3, 1), (1, stride, stride, 1), _PADDING)
     counts = np.outer(_window_counts(x.shape[1], stride), _window_counts(x.shape[2], stride))
-    return total * jnp.asarray(1 / counts, x.dtype)[None, :, :, None]
+
+    def mean(x: jax.Array) -> jax.Array:
+        total = lax.reduce_window(x, np.array(0, x.dtype), lax.add, (1, 3, 3, 1), (1, stride, stride, 1), _PADDING)
+        return total * jnp.asarray(1 / counts, x.dtype)[None, :, :, None]
+
+    return keeping_arguments(mean)(x)

@@ -1,4 +1,4 @@
-"""Sums over all axes but the last.
+"""Sums: the types in which they are taken, and sums over all axes but the last.
 
 XLA's CPU reduction over leading axes runs at a quarter of the memory's speed. Adding a few slices first, which is
 elementwise work, leaves it a part of the data. That part must stay above a size: smaller reductions are not handed to
@@ -8,15 +8,20 @@ Optimisation barriers do not keep XLA's CPU compiler from fusing, so there are n
 """
 
 import math
+from typing import Any
 
 import jax
-
-from ghn_jax.networks.kernels.precision import accumulator
+import jax.numpy as jnp
 
 MOST_PARTS = 8
 
 SMALLEST_REDUCTION = 2**15
 """Elements from which on XLA reduces with its vectorised library."""
+
+
+def accumulator(dtype: Any) -> Any:
+    """Type of sums, statistics and logits for data of `dtype`: float32, or float64 for float64."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def parts(shape: tuple[int, ...]) -> int:
@@ -27,8 +32,10 @@ def parts(shape: tuple[int, ...]) -> int:
     return count
 
 
-def channel_sums(*terms: jax.Array) -> list[jax.Array]:
+def channel_sums(*terms: jax.Array, cpu: bool = True) -> list[jax.Array]:
     """For each term (B, .., C) its sum (C,) in at least float32; elementwise terms are never stored."""
+    if not cpu:
+        return [term.astype(accumulator(term.dtype)).sum(tuple(range(term.ndim - 1))) for term in terms]
     count = parts(terms[0].shape)
     width = terms[0].shape[-1]
     partial = []
