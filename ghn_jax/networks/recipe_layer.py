@@ -191,9 +191,9 @@ class ArrayBuilder:
             return (max_pool if kind == "max" else avg_pool)(_array(x), stride)
         pool, sides = (nn.max_pool, {}) if kind == "max" else (nn.avg_pool, {"count_include_pad": False})
         sizes = ((window, window), (stride, stride), ((padding, padding), (padding, padding)))
-        if isinstance(x, _ReLU):
-            return keeping_arguments(lambda x: pool(nn.relu(x), *sizes, **sides))(x.x)
-        return pool(_array(x), *sizes, **sides)
+        active, x = (nn.relu, x.x) if isinstance(x, _ReLU) else (lambda x: x, _array(x))
+        # A mean without its padding comes in float32 whatever goes in.
+        return keeping_arguments(lambda x: pool(active(x), *sizes, **sides).astype(x.dtype))(x)
 
     def mean(self, x: _Value, *, squeeze: bool = False) -> _Value:
         """(B, H, W, C) to (B, C)."""
