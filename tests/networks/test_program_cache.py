@@ -18,14 +18,19 @@ KEYS = list(program_keys(backward=False).values())
 @needs_mappings
 def test_dropping_a_layer_unmaps_it():
     programs = Programs()
+
+    def compile_and_drop():
+        for key in KEYS[:8]:
+            programs.get(key)
+        most = programs.report().mappings
+        programs.clear()
+        return most
+
+    compile_and_drop()  # the first compilation loads more than programs
     before = count_mappings()
-    for key in KEYS[:8]:
-        programs.get(key)
-    assert programs.report().mappings == count_mappings()
-    assert count_mappings() > before + 8 * 3
-    programs.clear()
-    # A few are left: pages of the heap, and what was first loaded meanwhile.
-    assert count_mappings() < before + 8
+    gained = compile_and_drop() - before
+    assert gained > 8 * 3
+    assert count_mappings() - before < gained / 4  # the heap may have grown
 
 
 def test_the_least_recently_used_go_first():
@@ -74,23 +79,24 @@ import jax.numpy as jnp
 import numpy as np
 import jax
 from flax.traverse_util import flatten_dict
-from layer_programs import networks
+from network_args import small_args
 from ghn_jax.networks import Runner, TargetNetwork, enable_compilation_cache, network_plan
-from ghn_jax.networks.program_cache import Bound, Programs, count_mappings
+from ghn_jax.networks.program_cache import Bound, Programs
 
 enable_compilation_cache()
 images, labels = jnp.ones((2, 16, 16, 3)), jnp.arange(2)
 bounded = Runner(Programs(Bound(programs=1000, mappings=LIMIT)))
 most, losses = 0, []
-for args in [a for a in networks() if a.image_size == 32][:8] * 2:
+for width in [*range(8, 200, 8)] * 2:
+    args = small_args((("msa", 1), ("skip_connect", 0)), preproc=False, C_mult=1, C=width)
     shapes = jax.eval_shape(TargetNetwork(args).init, jax.random.key(0), images)["params"]
-    params = flatten_dict(jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.05), shapes))
+    params = flatten_dict(jax.tree.map(lambda leaf: np.full(leaf.shape, 0.05, np.float32), shapes))
     bounded.warm([network_plan(args)], images.shape, threads=2)
     loss, _, gradients = bounded.loss_and_grads(network_plan(args), params, images, labels, rng=jax.random.key(0))
     losses.append(float(loss))
     most = max(most, bounded.report().mappings)
 report = bounded.report()
-print(json.dumps([most, count_mappings(), report.dropped, report.reloaded, report.held, losses]))
+print(json.dumps([most, report.dropped, report.reloaded, report.held, losses]))
 """
 
 
@@ -98,20 +104,12 @@ print(json.dumps([most, count_mappings(), report.dropped, report.reloaded, repor
 def test_a_process_stays_below_an_artificial_limit():
     """Networks that need more in all run as often as they like, with the same results each time."""
     limit = 2000
-
-    def run(limit):
-        program = PROGRAM.replace("LIMIT", str(limit))
-        paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-        command = [sys.executable, "-c", program]
-        done = subprocess.run(command, env=environment(**paths), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    most, _, dropped, reloaded, held, losses = run(limit)
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", PROGRAM.replace("LIMIT", str(limit))]
+    done = subprocess.run(command, env=environment(**paths), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    most, dropped, reloaded, held, losses = json.loads(done.stdout)
     assert most <= limit
     assert held > 20
     assert min(dropped, reloaded) > 20
-    free = run("None")
-    assert free[1] > limit
-    assert free[2:4] == [0, 0]
-    assert losses == free[-1]
+    assert losses[: len(losses) // 2] == losses[len(losses) // 2 :]
