@@ -25,7 +25,7 @@ def networks() -> list[NetworkArgs]:
     ]
     nets += [small_args((("conv_3x3", 1), ("none", 0)), **changes) for changes in ends]
     nets.append(small_args((("conv_1x1", 1), ("none", 0)) * 2, concat=(2, 3)))
-    nets.append(small_args((("max_pool_3x3", 1), ("none", 0)), stem_type=1, preproc=False, C_mult=1))
+    nets.append(small_args((("max_pool_3x3", 1), ("max_pool_3x3", 0)), stem_type=1, preproc=False, C_mult=1))
     transformer = small_args((("msa", 1), ("skip_connect", 0)), preproc=False, C_mult=1)
     return [*nets, transformer, transformer.replace(image_size=224)]
 
