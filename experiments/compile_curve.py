@@ -17,7 +17,7 @@ import tyro
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.deepnets.widths import draw_width
 from ghn_jax.networks import network_plan
-from ghn_jax.networks.runner import schedule
+from ghn_jax.networks.schedule import schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,16 +33,20 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, **changes}
 
 
-def start(folder: pathlib.Path, *options: str, **changes: str) -> subprocess.Popen[str]:
-    """meta_train with the tiny options and those given; `changes` are to its environment."""
-    command = [sys.executable, str(ROOT / "experiments" / "meta_train.py"), *TINY, f"--run-dir={folder}", *options]
+def run_command(*options: str, **changes: str) -> subprocess.Popen[str]:
+    """meta_train with the options given; `changes` are to its environment."""
     return subprocess.Popen(
-        command,
+        [sys.executable, str(ROOT / "experiments" / "meta_train.py"), *options],
         env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def start(folder: pathlib.Path, *options: str, **changes: str) -> subprocess.Popen[str]:
+    """`run_command` with the tiny options and those given."""
+    return run_command(*TINY, f"--run-dir={folder}", *options, **changes)
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 1800) -> str:

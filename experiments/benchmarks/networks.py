@@ -1,27 +1,34 @@
 """Forward and backward pass of 16 DeepNets-1M networks, layer by layer: C 32, fc_dim 64, 64 images of 32 x 32.
 
-The public release needs 8.8 to 10.2 s for them on two cores of the machine on which this runs in 6 s or less.
+The public release needs 8.8 to 10.2 s for them on two cores of the machine on which this runs in 6 s or less. Beside
+times, what the backward pass keeps: `residual_bytes` are arrays that layers make for it alone (their inputs, outputs
+and weights come on top, once each), and `live_peak_bytes` is all that the network which needs most keeps at the end of
+its forward pass, see `benchmarks.memory`.
 """
 
 import collections
+import dataclasses
 import functools
 import json
 import os
 import pathlib
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
+from benchmarks.memory import live_bytes
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.networks import Plan, Runner, network_plan
-from ghn_jax.networks.compiled import ProgramKey
-from ghn_jax.networks.runner import FlatParams, Step, schedule
-from ghn_jax.networks.segments import signature
+from ghn_jax.networks.programs import ProgramKey, signature
+from ghn_jax.networks.runner import FlatParams
+from ghn_jax.networks.schedule import Step, schedule
 
 NETWORKS = 16
 IMAGES = (64, 32, 32, 3)
@@ -45,12 +52,10 @@ def random_params(steps: tuple[Step, ...]) -> FlatParams:
     """Parameters of a network, kernels of He's scale."""
     rng = np.random.default_rng(0)
     params = {}
-    for step in steps:
-        for paths, leaves in zip(step.paths, signature(step.key.segment, step.key.inputs).params, strict=True):
-            for (path, _), (_, leaf) in zip(paths, leaves, strict=True):
-                value = rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
-                value = value if len(leaf.shape) > 1 else np.full(leaf.shape, path[-1] == "scale")
-                params[path] = jnp.asarray(value, jnp.float32)
+    for path, leaf in (param for step in steps for param in step.params):
+        value = rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        value = value if len(leaf.shape) > 1 else np.full(leaf.shape, path[-1] == "scale")
+        params[path] = jnp.asarray(value, jnp.float32)
     return params
 
 
@@ -68,24 +73,35 @@ def _seconds(call) -> float:
     return time.perf_counter() - start
 
 
-def by_kind(runner: Runner, work: list[tuple[Step, ...]], repeats: int) -> dict[str, tuple[int, float, float]]:
-    """For each kind of op: calls, seconds of all its forward and backward calls, each timed on its own."""
+@dataclasses.dataclass
+class Cost:
+    """Of all calls of a kind of op: number, seconds of each timed on its own, bytes kept for the backward pass."""
+
+    calls: int = 0
+    forward: float = 0.0
+    backward: float = 0.0
+    residual_bytes: int = 0
+
+
+def by_kind(runner: Runner, work: list[tuple[Step, ...]], repeats: int) -> dict[str, Cost]:
+    """Cost of each kind of op."""
     uses = collections.Counter(step.key for steps in work for step in steps)
-    steps = {step.key: step for steps in work for step in steps}
-    total: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0, 0.0])
+    kinds = {step.key: step.kind for steps in work for step in steps}
+    total: dict[str, Cost] = collections.defaultdict(Cost)
     for key, count in uses.items():
         program = runner.programs.get(key)
-        shapes = signature(key.segment, key.inputs)
-        params = [{path: jnp.full(leaf.shape, 0.1) for path, leaf in own} for own in shapes.params]
-        inputs = tuple(jax.random.normal(jax.random.key(0), leaf.shape) for leaf in key.inputs)
-        rng = jax.random.key(0) if key.segment.random else None
-        outputs, residuals = program.forward(params, inputs, rng)
-        forward = min(_seconds(lambda: program.forward(params, inputs, rng)) for _ in range(repeats))  # noqa: B023
+        params = [jnp.full(leaf.shape, 0.1) for _, leaf in signature(key.layer, key.inputs).params]
+        inputs = [jax.random.normal(jax.random.key(0), leaf.shape) for leaf in key.inputs]
+        arguments = [*params, *inputs, *([jax.random.key(0)] if key.random else [])]
+        output, *residuals = program.forward(*arguments)
         pull = program.backward or program.forward
-        backward = min(_seconds(lambda: pull(residuals, outputs)) for _ in range(repeats))  # noqa: B023
-        for index, value in enumerate((count, count * forward, count * backward)):
-            total[steps[key].kind][index] += value
-    return {kind: (int(calls), forward, backward) for kind, (calls, forward, backward) in total.items()}
+        known = {id(array) for array in (output, *arguments)}
+        cost = total[kinds[key]]
+        cost.calls += count
+        cost.forward += count * min(_seconds(lambda: program.forward(*arguments)) for _ in range(repeats))  # noqa: B023
+        cost.backward += count * min(_seconds(lambda: pull(*residuals, output)) for _ in range(repeats))  # noqa: B023
+        cost.residual_bytes += count * sum(array.nbytes for array in residuals if id(array) not in known)
+    return total
 
 
 def products(jaxpr: Any) -> float:
@@ -107,10 +123,15 @@ def products(jaxpr: Any) -> float:
 @functools.cache
 def operations(key: ProgramKey) -> float:
     """Operations of the plain form, forward and backward: one product more for each operand with a gradient."""
-    shapes = signature(key.segment, key.inputs)
-    rng = jax.random.key(0) if key.segment.random else None
-    params = [dict(own) for own in shapes.params]
-    jaxpr = jax.make_jaxpr(lambda params, inputs: key.segment.run(params, inputs, rng, key.train))(params, key.inputs)
+    leaves = [leaf for _, leaf in signature(key.layer, key.inputs).params]
+    paths = [path for path, _ in signature(key.layer, key.inputs).params]
+
+    def run(params, inputs):
+        tree = {"params": traverse_util.unflatten_dict(dict(zip(paths, params, strict=True)))}
+        rngs = {"dropout": jax.random.key(0)} if key.random else None
+        return key.layer.apply(tree, *inputs, train=key.random, rngs=rngs)
+
+    jaxpr = jax.make_jaxpr(run)(leaves, key.inputs)
     return products(jaxpr.jaxpr) * (3 if all(key.wanted) else 2)
 
 
@@ -126,16 +147,31 @@ def run(repeats: int) -> dict[str, float]:
     images = jax.random.normal(jax.random.key(0), IMAGES)
     labels, key = jnp.arange(IMAGES[0]) % 10, jax.random.key(1)
 
-    def step():
-        return runner.meta_batch(plans, params, images, labels, threads=THREADS, rng=key)
+    def one(plan, own):
+        return runner.loss_and_grads(plan, own, images, labels, rng=key)
 
-    step()
+    def step():
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(one, plans, params))
+
+    jax.block_until_ready(step())
     seconds = statistics.median(_seconds(step) for _ in range(repeats))
     peak = matmul_peak()
+    live = max(live_bytes(runner, functools.partial(one, *pair)) for pair in zip(plans, params, strict=True))
     kinds = by_kind(runner, work, repeats)
-    print(f"{'op':16} {'calls':>6} {'forward':>8} {'backward':>9}  (seconds, each call alone)")
-    for kind, (calls, forward, backward) in sorted(kinds.items(), key=lambda item: -sum(item[1][1:])):
-        print(f"{kind:16} {calls:6} {forward:8.3f} {backward:9.3f}")
+    print(f"{'op':16} {'calls':>6} {'forward':>8} {'backward':>9} {'residual MB':>12}  (seconds, each call alone)")
+    for kind, cost in sorted(kinds.items(), key=lambda item: -item[1].forward - item[1].backward):
+        mega = cost.residual_bytes / 1e6
+        print(f"{kind:16} {cost.calls:6} {cost.forward:8.3f} {cost.backward:9.3f} {mega:12.1f}")
+    residual = sum(cost.residual_bytes for cost in kinds.values())
+    print(f"residuals {residual / 1e6:.1f} MB in all networks; the one that keeps most keeps {live / 1e6:.1f} MB")
     gflops = sum(operations(step.key) for steps in work for step in steps) / 1e9 / seconds
     print(f"{len(plans)} networks: {seconds:.2f} s, {gflops:.1f} GFLOP/s; matrix product {peak:.1f} GFLOP/s")
-    return {"seconds": seconds, "gflops": gflops, "peak_gflops": peak}
+    return {
+        "seconds": seconds,
+        "gflops": gflops,
+        "peak_gflops": peak,
+        "residual_bytes": residual,
+        "live_peak_bytes": live,
+        **{f"residual_bytes_{kind}": cost.residual_bytes for kind, cost in kinds.items()},
+    }

@@ -50,6 +50,8 @@ def run(repeats: int) -> dict[str, float]:
         statistics.median(getattr(report, field) for report in reports)
         for field in ("seconds", "ghn_seconds", "nets_seconds")
     )
+    (runner,) = step.runners
+    compiled = runner.report()
     figures = {
         "step_s": whole,
         "ghn_s": ghn_s,
@@ -57,8 +59,8 @@ def run(repeats: int) -> dict[str, float]:
         "rest_s": statistics.median(r.seconds - r.ghn_seconds - r.nets_seconds for r in reports),
         "nets_images_per_s": META_BATCH * IMAGES / whole,
         "nodes": float(sum(graph.num_nodes for graph in batch.graphs)),
-        "compiled_layers": float(sum(runner.report().compiled for runner in step.runners)),
-        "compile_s": sum(runner.report().seconds for runner in step.runners),
+        "compiled_layers": float(compiled.compiled),
+        "compile_s": compiled.seconds,
     }
     for name, value in figures.items():
         print(f"{name:18s} {value:10.3f}")

@@ -102,7 +102,7 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
             return
         nets = len(batch.graphs)
         throughput = nets * self._config.images.batch_size / report.seconds
-        compiled = [runner.report() for runner in self._step.runners]
+        compiled = self._step.runners[0].report()
         values = {
             "loss": report.loss,
             "accuracy": report.accuracy,
@@ -112,8 +112,12 @@ class Bookkeeper(contextlib.AbstractContextManager["Bookkeeper"]):
             "seconds": report.seconds,
             "waited_seconds": waited,
             "nets_images_per_second": throughput,
-            "compiled_layers": sum(c.compiled for c in compiled),
-            "compile_seconds": sum(c.seconds for c in compiled),
+            "compiled_layers": compiled.compiled,
+            "compile_seconds": compiled.seconds,
+            "held_layers": compiled.held,
+            "dropped_layers": compiled.dropped,
+            "reloaded_layers": compiled.reloaded,
+            "memory_mappings": compiled.mappings or 0,
         }
         self._writer.write("train", number, values)
         self._progress.advance(

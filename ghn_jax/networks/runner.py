@@ -1,6 +1,5 @@
 """Networks as chains of compiled layers: forward, and forward + backward, without a program of their own."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,96 +7,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ghn_jax.graphs.param_spec import Path
-from ghn_jax.networks.compiled import CompileReport, Device, ProgramKey, Programs, as_dtype
 from ghn_jax.networks.plan import IMAGES, Plan
-from ghn_jax.networks.segments import SegmentCall, signature, split
+from ghn_jax.networks.program_cache import CompileReport, Programs, shared_programs
+from ghn_jax.networks.programs import Device, Program, as_dtype
+from ghn_jax.networks.schedule import Step, schedule
 
 FlatParams = Mapping[Path, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One program call of a schedule.
-
-    Attributes:
-      key: its program.
-      paths: for each layer of the segment, (path in the network, path in the layer) of each parameter.
-      inputs, outputs: value ids.
-      wanted: ids of the inputs whose cotangents are wanted.
-      last: ids that are used for the last time here.
-      kind: name of the op, for reports.
-    """
-
-    key: ProgramKey
-    paths: tuple[tuple[tuple[Path, Path], ...], ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    wanted: tuple[int, ...]
-    last: tuple[int, ...]
-    kind: str
-
-
-@functools.lru_cache(maxsize=1024)
-def schedule(
-    plan: Plan, images: jax.ShapeDtypeStruct, backward: bool, train: bool, device: Device | None
-) -> tuple[Step, ...]:
-    """Program calls of `plan` for images of a given shape."""
-    calls = split(plan)
-    last_use = {i: place for place, call in enumerate(calls) for i in call.inputs}
-    shapes = {IMAGES: images}
-    steps = []
-    for place, call in enumerate(calls):
-        inputs = tuple(shapes[i] for i in call.inputs)
-        shape = signature(call.segment, inputs)
-        shapes.update(zip(call.outputs, shape.outputs, strict=True))
-        wanted = tuple(i != IMAGES for i in call.inputs) if backward else ()
-        paths = tuple(
-            tuple(((*prefix, *path), path) for path, _ in own)
-            for prefix, own in zip(call.prefixes, shape.params, strict=True)
-        )
-        last = tuple(i for i in call.inputs if last_use[i] == place)
-        steps.append(_step(call, ProgramKey(call.segment, inputs, wanted, train, device), paths, last))
-    return tuple(steps)
-
-
-def _step(call: SegmentCall, key: ProgramKey, paths: Any, last: tuple[int, ...]) -> Step:
-    wanted = tuple(i for i in call.inputs if i != IMAGES)
-    return Step(key, paths, call.inputs, call.outputs, wanted, last, call.kind)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and its gradient for logits (B, K)."""
-
-    def loss(logits: jax.Array) -> jax.Array:
-        classes = logits.shape[-1]
-        targets = jax.nn.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
-        return -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
-
-    return jax.value_and_grad(loss)(logits)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _add(x: jax.Array, y: jax.Array) -> jax.Array:
-    return x + y
+Values = dict[int, jax.Array]
 
 
 class Runner:
     """Runs any network layer by layer; layers are compiled once per shape and shared by all networks.
 
     Args:
-      capacity: how many compiled layers are held at most.
+      programs: the compiled layers; None for those that all runners of the process share.
       device: where networks run; None for JAX's default device.
     """
 
-    def __init__(self, capacity: int = 4096, device: Device | None = None) -> None:
-        self.programs = Programs(capacity)
+    def __init__(self, programs: Programs | None = None, device: Device | None = None) -> None:
+        self.programs = programs or shared_programs()
         self.device = device
 
     def report(self) -> CompileReport:
-        """What was compiled so far."""
+        """What was compiled so far, by all runners that share these programs."""
         return self.programs.report()
 
     def forward(
@@ -110,15 +45,14 @@ class Runner:
         train: bool = False,
         dtype: Any = jnp.float32,
     ) -> jax.Array:
-        """Logits (B, K) of images (B, H, W, 3)."""
+        """Logits (B, K) of images (B, H, W, 3).
+
+        Raises:
+          ValueError: for parameters that are missing or of another shape, or dropout without `rng`.
+        """
         steps, values, rng = self._start(plan, images, backward=False, train=train, dtype=dtype, rng=rng)
         for place, step in enumerate(steps):
-            program = self.programs.get(step.key)
-            key = jax.random.fold_in(rng, place) if train and step.key.segment.random else None
-            outputs = program.forward(_gather(params, step), tuple(values[i] for i in step.inputs), key)
-            values.update(zip(step.outputs, outputs, strict=True))
-            for i in step.last:
-                del values[i]
+            self._call(step, params, values, jax.random.fold_in(rng, place) if step.key.random else None)
         return values[plan.output]
 
     def loss_and_grads(
@@ -133,48 +67,30 @@ class Runner:
         train: bool = True,
         dtype: Any = jnp.float32,
     ) -> tuple[jax.Array, jax.Array, dict[Path, jax.Array]]:
-        """Mean cross-entropy, logits (B, K), and the loss's gradient for every parameter of the plan."""
+        """Mean cross-entropy, logits (B, K), and the loss's gradient for every parameter of the plan.
+
+        Raises:
+          ValueError: as `forward`.
+        """
         steps, values, rng = self._start(plan, images, backward=True, train=train, dtype=dtype, rng=rng)
-        held = []
+        pending = []
         for place, step in enumerate(steps):
-            program = self.programs.get(step.key)
-            key = jax.random.fold_in(rng, place) if train and step.key.segment.random else None
-            outputs, residuals = program.forward(_gather(params, step), tuple(values[i] for i in step.inputs), key)
-            values.update(zip(step.outputs, outputs, strict=True))
-            for i in step.last:
-                del values[i]
-            held.append((step, program.backward, residuals))
-        del outputs, residuals
+            key = jax.random.fold_in(rng, place) if step.key.random else None
+            pending.append((step, *self._call(step, params, values, key)))
         logits = values.pop(plan.output)
         loss, gradient = _loss(logits, labels, label_smoothing)
-        pending = {plan.output: gradient}
-        cotangents: dict[Path, jax.Array] = {}
-        while held:
-            step, backward, residuals = held.pop()
-            of_params, of_inputs = backward(residuals, tuple(pending.pop(i) for i in step.outputs))
+        cotangents = {plan.output: (gradient, True)}
+        gradients: dict[Path, jax.Array] = {}
+        while pending:
+            step, program, residuals = pending.pop()
+            found = program.backward(*residuals, cotangents.pop(step.output)[0])
             del residuals
-            for own, paths in zip(of_params, step.paths, strict=True):
-                cotangents.update({path: own[local] for path, local in paths})
-            for i, cotangent in zip(step.wanted, of_inputs, strict=True):
-                pending[i] = _add(pending[i], cotangent) if i in pending else cotangent
-        return loss, logits, cotangents
-
-    def meta_batch(
-        self,
-        plans: Sequence[Plan],
-        params: Sequence[FlatParams],
-        images: jax.Array,
-        labels: jax.Array,
-        *,
-        threads: int = 2,
-        **options: Any,
-    ) -> list[tuple[jax.Array, jax.Array, dict[Path, jax.Array]]]:
-        """`loss_and_grads` of several networks on the same images, side by side in `threads` threads."""
-        if threads == 1:
-            return [self.loss_and_grads(*pair, images, labels, **options) for pair in zip(plans, params, strict=True)]
-        with ThreadPoolExecutor(threads) as pool:
-            one = functools.partial(self.loss_and_grads, images=images, labels=labels, **options)
-            return list(pool.map(lambda pair: one(*pair), zip(plans, params, strict=True)))
+            gradients.update((path, own) for (path, _), own in zip(step.params, found, strict=False))
+            of_inputs = zip(step.wanted, found[len(step.params) :], program.unshared, strict=True)
+            for i, cotangent, unshared in of_inputs:
+                new = (cotangent, unshared)
+                cotangents[i] = _sum(cotangents[i], new) if i in cotangents else new
+        return loss, logits, gradients
 
     def warm(
         self,
@@ -198,20 +114,62 @@ class Runner:
 
     def _start(
         self, plan: Plan, images: jax.Array, *, backward: bool, train: bool, dtype: Any, rng: jax.Array | None
-    ) -> tuple[tuple[Step, ...], dict[int, jax.Array], jax.Array]:
+    ) -> tuple[tuple[Step, ...], Values, jax.Array]:
         shape = jax.ShapeDtypeStruct(images.shape, as_dtype(dtype))
         steps = schedule(plan, shape, backward, train, self.device)
         if rng is None:
-            if train and any(step.key.segment.random for step in steps):
+            if any(step.key.random for step in steps):
                 raise ValueError("this network has dropout: training needs rng, a jax.random.key")
             rng = jax.random.key(0)
         return steps, {IMAGES: jnp.asarray(images, shape.dtype)}, rng
 
+    def _call(
+        self, step: Step, params: FlatParams, values: Values, key: jax.Array | None
+    ) -> tuple[Program, list[jax.Array]]:
+        """Puts the output of a step among the values and takes out what is not used again; its residuals."""
+        program = self.programs.get(step.key)
+        arguments = [*_gather(params, step), *(values[i] for i in step.inputs)]
+        values[step.output], *residuals = program.forward(*arguments, *(() if key is None else (key,)))
+        for i in step.last:
+            del values[i]
+        return program, residuals
 
-def _gather(params: FlatParams, step: Step) -> list[dict[Path, jax.Array]]:
-    """Parameters of each layer of a step, by their path in the layer."""
-    try:
-        return [{local: params[path] for path, local in paths} for paths in step.paths]
-    except KeyError as error:
-        name = "/".join(error.args[0])
-        raise ValueError(f"parameters: {name} is missing; are they of another network?") from None
+
+def _gather(params: FlatParams, step: Step) -> list[jax.Array]:
+    """Parameters of a step, in order."""
+    found = []
+    for path, wanted in step.params:
+        param = params.get(path)
+        if param is None or param.shape != wanted.shape:
+            name = "/".join(path)
+            problem = "is missing" if param is None else f"has shape {param.shape}, the network needs {wanted.shape}"
+            raise ValueError(f"parameters: {name} {problem}; are they of another network?")
+        found.append(param)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy and its gradient for logits (B, K)."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
+    return jax.value_and_grad(lambda logits: optax.softmax_cross_entropy(logits, targets).mean())(logits)
+
+
+Cotangent = tuple[jax.Array, bool]
+"""An array, and whether it may be overwritten because nothing else refers to it."""
+
+
+def _sum(one: Cotangent, other: Cotangent) -> Cotangent:
+    if one[1]:
+        return _add_into(one[0], other[0]), True
+    return (_add_into(other[0], one[0]) if other[1] else _add(one[0], other[0])), True
+
+
+@jax.jit
+def _add(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x + y
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_into(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x + y

@@ -1,6 +1,8 @@
 """The layer-by-layer runner against the same network as one module, and what it compiles."""
 
+import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -13,7 +15,8 @@ from network_args import small_args
 
 from ghn_jax.deepnets.genotype import Genotype, NetworkArgs
 from ghn_jax.networks import Runner, TargetNetwork, network_plan
-from ghn_jax.networks.runner import schedule
+from ghn_jax.networks.program_cache import Programs
+from ghn_jax.networks.schedule import schedule
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
 LABELS = jnp.array([0, 3, 9, 3])
@@ -64,7 +67,7 @@ def assert_equal_gradients(ours, theirs, tolerance=1e-4):
 
 @pytest.fixture(scope="module")
 def runner():
-    return Runner()
+    return Runner(Programs())
 
 
 @pytest.mark.parametrize("args", [MIXED, TRANSFORMER, DROPOUT], ids=["mixed", "transformer", "plain"])
@@ -85,8 +88,13 @@ def test_second_pass_compiles_nothing_and_threads_agree(runner):
     params: list[Any] = [flatten_dict(initial(args)) for args in (MIXED, TRANSFORMER)]
     runner.warm(plans, IMAGES.shape, train=False, threads=2)
     before = runner.report()
-    one = runner.meta_batch(plans, params, IMAGES, LABELS, train=False, threads=1)
-    two = runner.meta_batch(plans, params, IMAGES, LABELS, train=False, threads=2)
+
+    def run(plan, params):
+        return runner.loss_and_grads(plan, params, IMAGES, LABELS, train=False)
+
+    one = [run(*pair) for pair in zip(plans, params, strict=True)]
+    with ThreadPoolExecutor(2) as pool:
+        two = list(pool.map(run, plans, params))
     after = runner.report()
     assert after.compiled == before.compiled == after.held
     assert after.requests > before.requests
@@ -98,7 +106,7 @@ def test_second_pass_compiles_nothing_and_threads_agree(runner):
 def test_programs_are_shared_between_networks():
     """A deeper network of the same cells needs no further programs."""
     shallow = small_args((("conv_1x1", 1), ("none", 0)), n_cells=6)
-    runner = Runner()
+    runner = Runner(Programs())
     runner.warm([network_plan(shallow)], IMAGES.shape, backward=False)
     count = runner.report().compiled
     deeper = shallow.replace(n_cells=7)
@@ -106,19 +114,8 @@ def test_programs_are_shared_between_networks():
     assert runner.report().compiled == count
 
 
-def test_bound_on_held_programs():
-    runner = Runner(capacity=2)
-    plan = network_plan(DROPOUT)
-    params: Any = flatten_dict(initial(DROPOUT))
-    first = runner.forward(plan, params, IMAGES)
-    report = runner.report()
-    assert report.held == 2
-    assert report.evicted == report.compiled - 2 > 0
-    np.testing.assert_array_equal(first, runner.forward(plan, params, IMAGES))
-
-
 def test_one_compilation_for_threads_that_ask_at_once():
-    runner = Runner()
+    runner = Runner(Programs())
     plan = network_plan(DROPOUT)
     threads = [
         threading.Thread(target=runner.warm, args=([plan], IMAGES.shape), kwargs={"backward": False}) for _ in range(4)
@@ -172,6 +169,14 @@ def test_missing_parameter_is_named(runner):
         runner.forward(network_plan(DROPOUT), params, IMAGES)
 
 
-def test_capacity_must_be_positive():
-    with pytest.raises(ValueError, match="capacity"):
-        Runner(capacity=0)
+def test_parameter_of_another_shape_is_named(runner):
+    params: Any = flatten_dict(initial(DROPOUT))
+    kernel = params[("stem_0", "kernel")]
+    params[("stem_0", "kernel")] = kernel[..., :-1]
+    with pytest.raises(ValueError, match=re.escape(f"stem_0/kernel has shape {kernel[..., :-1].shape}, the network")):
+        runner.forward(network_plan(DROPOUT), params, IMAGES)
+
+
+def test_runners_share_programs_unless_given_others():
+    assert Runner().programs is Runner().programs
+    assert Runner(Programs()).programs is not Runner().programs
