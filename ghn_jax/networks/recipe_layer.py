@@ -5,6 +5,7 @@ Layers are hashable and equal to others with the same fields, so that they can k
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -122,8 +123,10 @@ class ArrayBuilder:
         """(B, H, W, C) to (B, H', W', C)."""
         if (window, padding) == (3, 1):
             return (max_pool if kind == "max" else avg_pool)(x, stride)
-        pool, sides = (nn.max_pool, {}) if kind == "max" else (nn.avg_pool, {"count_include_pad": False})
-        return pool(x, (window, window), (stride, stride), ((padding, padding), (padding, padding)), **sides)
+        sides: Any = ((padding, padding), (padding, padding))
+        if kind == "max":
+            return nn.max_pool(x, (window, window), (stride, stride), sides)
+        return nn.avg_pool(x, (window, window), (stride, stride), sides, count_include_pad=False)
 
     def mean(self, x: jax.Array, *, squeeze: bool = False) -> jax.Array:
         """(B, H, W, C) to (B, C)."""
