@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from network_args import small_args
 
-from ghn_jax.deepnets.genotype import OPS, NetworkArgs
+from ghn_jax.deepnets.genotype import NetworkArgs
+from ghn_jax.deepnets.operations import OPS
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.programs import ProgramKey
 from ghn_jax.networks.schedule import schedule

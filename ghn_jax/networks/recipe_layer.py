@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -189,11 +189,11 @@ class ArrayBuilder:
         """(B, H, W, C) to (B, H', W', C)."""
         if (window, padding) == (3, 1):
             return (max_pool if kind == "max" else avg_pool)(_array(x), stride)
-        pool, sides = (nn.max_pool, {}) if kind == "max" else (nn.avg_pool, {"count_include_pad": False})
+        pool: Any = nn.max_pool if kind == "max" else functools.partial(nn.avg_pool, count_include_pad=False)
         sizes = ((window, window), (stride, stride), ((padding, padding), (padding, padding)))
         active, x = (nn.relu, x.x) if isinstance(x, _ReLU) else (lambda x: x, _array(x))
         # A mean without its padding comes in float32 whatever goes in.
-        return keeping_arguments(lambda x: pool(active(x), *sizes, **sides).astype(x.dtype))(x)
+        return keeping_arguments(lambda x: pool(active(x), *sizes).astype(x.dtype))(x)
 
     def mean(self, x: _Value, *, squeeze: bool = False) -> _Value:
         """(B, H, W, C) to (B, C)."""

@@ -9,8 +9,9 @@ from literal.ghn import LiteralGHN
 from literal.networks import LiteralNetwork
 from network_args import small_args
 
-from ghn_jax.deepnets.genotype import OPS, NetworkArgs
+from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
+from ghn_jax.deepnets.operations import OPS
 from ghn_jax.deepnets.sampler import sample_architecture
 from ghn_jax.networks import TargetNetwork
 

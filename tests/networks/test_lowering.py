@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from layer_programs import program_keys
 
-from ghn_jax.deepnets.genotype import OPS
+from ghn_jax.deepnets.operations import OPS
 from ghn_jax.networks.programs import trace_program
 
 PLATFORMS = {"gpu": "cuda", "tpu": "tpu"}

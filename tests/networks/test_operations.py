@@ -39,7 +39,8 @@ def abstract(network: Any, *shapes: tuple[int, ...]) -> tuple[Any, dict[Any, tup
     """Output and shapes of parameters by path."""
     inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     out, variables = jax.eval_shape(network.init_with_output, jax.random.key(0), *inputs)
-    return out, {path: leaf.shape for path, leaf in flatten_dict(variables.get("params", {})).items()}
+    leaves: dict[Any, Any] = flatten_dict(variables.get("params", {}))
+    return out, {path: leaf.shape for path, leaf in leaves.items()}
 
 
 def assert_agrees(recipe: Recipe, width: int, size: int, norm: bool) -> None:

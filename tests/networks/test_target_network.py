@@ -181,7 +181,7 @@ def every_third(key, p=0.5, shape=()):
     return jnp.arange(np.prod(shape)).reshape(shape) % 3 > 0
 
 
-BOTH_HEADS = CONVOLUTION.replace(C=4, fc_layers=2, fc_dim=8, image_size=16)
+BOTH_HEADS = CONVOLUTION.replace(C=4, fc_layers=2, fc_dim=8, image_size=16, preproc=False)
 SMALL = IMAGES[:, :16, :16]
 
 
@@ -196,6 +196,7 @@ def test_drop_path_and_auxiliary_head_are_calls_of_a_plan(monkeypatch):
         return network.apply({"params": params}, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
 
     def by_layers(params):
+        assert plan.auxiliary is not None
         values = run_plan(plan, params, SMALL)
         return values[plan.output], values[plan.auxiliary]
 
@@ -240,7 +241,8 @@ def test_the_runner_takes_a_plan_with_drop_path(monkeypatch):
     monkeypatch.setattr(jax.random, "bernoulli", every_third)
     variables: Any = TargetNetwork(BOTH_HEADS).init(jax.random.key(0), SMALL)
     plan = network_plan(BOTH_HEADS, drop_path=0.25)
-    logits = Runner().forward(plan, flatten_dict(variables["params"]), SMALL, rng=jax.random.key(0), train=True)
+    params: Any = flatten_dict(variables["params"])
+    logits = Runner().forward(plan, params, SMALL, rng=jax.random.key(0), train=True)
     network = TargetNetwork(BOTH_HEADS, drop_path=0.25)
     whole: Any = network.apply(variables, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
     np.testing.assert_allclose(logits, whole, rtol=1e-4, atol=1e-4)

@@ -90,7 +90,8 @@ class _Builder(ArrayBuilder):
 
     def layer(self, name: str, recipe: Recipe, *inputs: jax.Array, kind: str = "", branch: bool = False) -> jax.Array:
         """A block."""
-        return _Block(recipe, name=name)(*inputs, self._train)
+        (x,) = inputs
+        return _Block(recipe, name=name)(x, self._train)
 
 
 MODELS = {
