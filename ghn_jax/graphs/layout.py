@@ -2,9 +2,9 @@
 
 Sugiyama's method: levels by depth, an order within each level by the mean place of the neighbours, then heights. All
 edges that leave a node share one lane, so a concatenation of twenty tensors costs twenty lanes and not two hundred.
-Graphviz (dot 2.43) is no replacement: it is a program of the system and draws a network as one strip, 3,629 x 238
-pixels for 103 nodes and 13,509 x 679 for 914, where rows give 1,207 x 696 and 3,032 x 2,238 with legible numbers. It is
-faster, 0.3 s and 2.8 s against 2.1 s and 4.8 s.
+Graphviz (dot 2.43) is no replacement: it is a program of the system, and draws a network as one strip of 3,629 x 238
+pixels for 103 nodes and 13,509 x 679 for 914 (in 0.3 and 2.8 s), where rows give 1,207 x 696 and 3,032 x 2,238 (in 2.1
+and 4.8 s) with numbers that can be read.
 """
 
 import dataclasses
