@@ -11,7 +11,7 @@ from ghn_jax.networks.kernels.convolution import convolution, plain_convolution
 from ghn_jax.networks.kernels.platform import compiling_for, on_cpu
 from ghn_jax.networks.kernels.pooling import max_pool, plain_max_pool
 from ghn_jax.networks.kernels.reductions import channel_sums, parts
-from ghn_jax.networks.kernels.tokens import layer_norm, linear
+from ghn_jax.networks.kernels.tokens import gelu_linear, layer_norm, linear, norm_linear
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float64": 1e-12}
 PLATFORMS = ("cpu", "cuda")
@@ -80,6 +80,19 @@ def test_convolution(size, kernel, strides, relu, dtype):
         lambda x, k: plain_convolution(x, k, strides, padding, relu=relu),
         [(3, size, size, 4), (*kernel, 4, 6)],
         dtype,
+    )
+
+
+@pytest.mark.parametrize("size", [5, 6])
+def test_shifted_convolution(size):
+    """The second half of a factorised reduction: every second pixel from the second on, a zero beyond an odd side."""
+    odd = (0, size % 2)
+    check(
+        lambda x, k: convolution(x, k, (2, 2), relu=True, shift=1),
+        lambda x, k: plain_convolution(
+            jnp.pad(x, ((0, 0), odd, odd, (0, 0)))[:, 1:, 1:], k, (2, 2), ((0, 0), (0, 0)), relu=True
+        ),
+        [(3, size, size, 4), (1, 1, 4, 6)],
     )
 
 
@@ -210,8 +223,20 @@ def test_depthwise_gradient_of_many_images():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_layers_of_tokens(dtype):
     shapes = [(3, 5, 8), (8,), (8,)]
-    check(lambda x, s, b: layer_norm(x, s, b, 1e-5), lambda x, s, b: layer_norm(x, s, b, 1e-5), shapes, dtype)
+
+    def normalised(x, scale, bias):
+        deviation = jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return (x - x.mean(-1, keepdims=True)) / deviation * scale.reshape(1, 1, -1) + bias.reshape(1, 1, -1)
+
+    check(lambda x, s, b: layer_norm(x, s, b, 1e-5), normalised, shapes, dtype)
     check(linear, lambda x, kernel, bias: x @ kernel + bias, [(3, 5, 8), (8, 6), (1, 1, 6)], dtype)
+    check(gelu_linear, lambda x, kernel: jax.nn.gelu(x, approximate=False) @ kernel, [(3, 5, 8), (8, 6)], dtype)
+    check(
+        lambda x, s, b, kernel: norm_linear(x, s, b, kernel, epsilon=1e-5),
+        lambda x, s, b, kernel: normalised(x, s, b) @ kernel,
+        [*shapes, (8, 6)],
+        dtype,
+    )
 
 
 def test_plain_formulations_outside_the_runner():

@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.extend.core import Literal
 
 from ghn_jax.deepnets import ends, recipes
 from ghn_jax.deepnets.operations import OPERATIONS, OPS
@@ -147,7 +148,7 @@ def residuals(case, platform, dtype):
 
     jaxpr = jax.make_jaxpr(forward)(variables, inputs).jaxpr
     free = {*jaxpr.invars, *jaxpr.constvars}
-    computed = dict.fromkeys(v for v in jaxpr.outvars[1:] if not isinstance(v, jax.extend.core.Literal))
+    computed = dict.fromkeys(v for v in jaxpr.outvars[1:] if not isinstance(v, Literal))
     return [v.aval for v in computed if v not in free]
 
 

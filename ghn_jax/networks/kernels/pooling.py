@@ -1,4 +1,8 @@
-"""Pooling over 3 x 3 windows, padding 1."""
+"""Pooling over 3 x 3 windows, padding 1.
+
+The maximum keeps one byte for each output pixel, its place in the window. XLA's own gradient reads the whole input
+again, which in a stem is a normalised copy of what the stem already keeps.
+"""
 
 import functools
 

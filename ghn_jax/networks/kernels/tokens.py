@@ -94,7 +94,7 @@ def _linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 _linear.defvjp(
     lambda x, kernel: (_times(x, kernel), (x, kernel)),
-    lambda residuals, cotangent: _times_gradients(*residuals, cotangent),
+    lambda residuals, cotangent: _times_gradients(residuals[0], residuals[1], cotangent),
 )
 
 
