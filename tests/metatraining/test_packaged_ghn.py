@@ -10,7 +10,7 @@ from ghn_jax.networks import TargetNetwork
 
 
 def test_default_hypernetwork_recognises_digits() -> None:
-    batch = next(DemoStream("test", meta_batch=1, tests=True, width=16, num_classes=10, image_size=8))
+    batch = next(DemoStream(meta_batch=1, for_training=False, width=16, num_classes=10, image_size=8))
     images, labels = next(iter(eval_batches(load_images("digits", image_size=8), "test", 64)))
     variables = ghn_jax.predict(batch.graphs[0])
     logits = TargetNetwork(batch.args[0]).apply(variables, images)
