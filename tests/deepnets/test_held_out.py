@@ -175,7 +175,7 @@ def check_demo(count: int, seed: int) -> None:
     assert stream.held_out > count / 8
     # The comparison does find what the rule keeps out: of other draws that test, many are among the 50.
     others = DemoStream(seed=seed + 100, meta_batch=1, for_training=False, **DEMO)
-    again = [held_out.find(graph) for batch in itertools.islice(others, 300) for graph in batch.graphs]
+    again = [held_out.find(graph) for batch in itertools.islice(others, 1_000) for graph in batch.graphs]
     assert sum(name is not None for name in again) > 10
 
 
