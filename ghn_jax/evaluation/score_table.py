@@ -27,7 +27,7 @@ def summary_table(
       scores: of the architectures.
       chance: accuracy of a guess, in [0, 1].
       random_init: the rule that they hold scores of.
-      passed_over: meta-batches that training passed over because they had too many nodes.
+      passed_over: networks that training passed over because their meta-batch had too many nodes.
       held_out: draws that training left out because they are networks of evaluation splits.
 
     Raises:
@@ -55,8 +55,8 @@ def summary_table(
     )
     if passed_over or held_out:
         lines.append(
-            f"training passed over {passed_over:,} meta-batches with too many nodes and left out {held_out:,} draws "
-            "that are networks of evaluation splits"
+            f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out {held_out:,} "
+            "draws that are networks of evaluation splits"
         )
     return "\n".join(lines)
 

@@ -100,8 +100,8 @@ def test_the_table_says_which_rule_it_compares_with_and_what_training_left_out()
     assert lines[1].split() == ["predicted", "50.0", "-", "50.0", "90.0"]  # one value has no standard error
     assert lines[2].split()[:3] == ["PyTorch", "init", "10.0"]
     assert lines[4] == (
-        "training passed over 12 meta-batches with too many nodes and left out 3,456 draws that are networks of "
-        "evaluation splits"
+        "training passed over 12 networks of meta-batches with too many nodes and left out 3,456 draws that are "
+        "networks of evaluation splits"
     )
     alone = [dataclasses.replace(score, random_top1=None, random_top5=None) for score in SCORES]
     assert len(summary_table(alone, 0.1).splitlines()) == 3
