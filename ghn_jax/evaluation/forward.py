@@ -109,7 +109,7 @@ class WholeModel:
     """A linen model that is no network of cells, compiled in one piece."""
 
     def __init__(self, model: nn.Module, params: FlatParams) -> None:
-        flags = evaluation_flags(type(model).__call__)
+        flags: dict[str, Any] = evaluation_flags(type(model).__call__)
         self._params: Any = traverse_util.unflatten_dict(dict(params))
         self._by_batch = jax.jit(
             lambda params, images: with_batch_statistics(model, {"params": params}, images, **flags)

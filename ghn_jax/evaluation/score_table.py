@@ -55,8 +55,8 @@ def summary_table(
     )
     if passed_over or held_out:
         lines.append(
-            f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out {held_out:,} "
-            "draws that are networks of evaluation splits"
+            f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out "
+            f"{held_out:,} draws that are networks of evaluation splits"
         )
     return "\n".join(lines)
 

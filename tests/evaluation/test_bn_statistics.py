@@ -64,11 +64,17 @@ def expected(params: Any, forward: Callable[[Reference, np.ndarray], Any]) -> Fl
     return {path: np.mean([found[path] for found in founds], axis=0) for path in founds[0]}
 
 
+def flat(tree: Any) -> Flat:
+    leaves: dict[Any, Any] = traverse_util.flatten_dict(tree)
+    return {path: np.asarray(leaf) for path, leaf in leaves.items()}
+
+
 def check(found: Any, wanted: Flat) -> None:
-    flat: dict[Any, Any] = found if ("mean" in next(iter(found))) else traverse_util.flatten_dict(found)
-    assert flat.keys() == wanted.keys()
+    """Statistics by path, or nested as in a collection."""
+    leaves = found if "mean" in next(iter(found)) else flat(found)
+    assert leaves.keys() == wanted.keys()
     for path, leaf in wanted.items():
-        np.testing.assert_allclose(flat[path], leaf, rtol=1e-5, atol=1e-5 * np.abs(leaf).max(), err_msg=str(path))
+        np.testing.assert_allclose(leaves[path], leaf, rtol=1e-5, atol=1e-5 * np.abs(leaf).max(), err_msg=str(path))
 
 
 ARGS = small_args((("conv_3x3", 1), ("skip_connect", 0)), n_cells=1, image_size=IMAGE_SIZE)
@@ -122,7 +128,7 @@ def test_any_linen_model() -> None:
     model = Model()
     variables = model.init(jax.random.key(3), jnp.asarray(BATCHES[0]))
     renewed = reestimate_statistics(model, variables, map(jnp.asarray, BATCHES))
-    check(renewed["batch_stats"], expected(traverse_util.flatten_dict(variables["params"]), two_layers))
+    check(renewed["batch_stats"], expected(flat(variables["params"]), two_layers))
 
 
 class Scanned(nn.Module):
@@ -164,10 +170,10 @@ def test_a_model_from_init_like() -> None:
     images = jnp.asarray(BATCHES[1])
     variables = init_like(model, jax.random.key(0), images)
     renewed = reestimate_statistics(model, variables, [images])
-    before, after = (traverse_util.flatten_dict(tree["batch_stats"]) for tree in (variables, renewed))
+    before, after = (flat(tree["batch_stats"]) for tree in (variables, renewed))
     assert before.keys() == after.keys()
     assert all(not np.array_equal(before[path], after[path]) for path in before)
-    first = Reference(traverse_util.flatten_dict(variables["params"]))
+    first = Reference(flat(variables["params"]))
     first.norm(first.conv(BATCHES[1].astype(np.float64), "conv1"), "bn1")
     for path, leaf in first.found.items():
         np.testing.assert_allclose(after[path], leaf, rtol=1e-5, atol=1e-5 * np.abs(leaf).max())
@@ -182,9 +188,10 @@ def test_both_ways_of_running_a_network_find_the_same(number: int) -> None:
     whole = TargetNetwork(batch.args[number], momentum=0.9)
     variables = {"params": traverse_util.unflatten_dict(dict(params))}
     renewed = reestimate_statistics(whole, variables, [images, 2 * images])
-    check(found, {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(renewed["batch_stats"]).items()})
+    check(found, flat(renewed["batch_stats"]))
     logits = layered.logits_given(images, found)
-    np.testing.assert_allclose(logits, whole.apply(renewed, images), rtol=1e-4, atol=1e-5)
+    expected_logits: Any = whole.apply(renewed, images)
+    np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layered.logits_given(images[:4], found), logits[:4], rtol=1e-4, atol=1e-5)
 
 

@@ -136,8 +136,8 @@ def test_a_model_without_cells_is_scored_by_both_protocols() -> None:
     graph = trace(model, images.shape[1:])
     (flat,) = predict_params(ghn, weights, [graph])
     variables: Any = {**model.init(jax.random.key(0), images), "params": traverse_util.unflatten_dict(flat)}
-    by_batch, _ = model.apply(variables, images, True, mutable=["batch_stats"])
-    given = model.apply(reestimate_statistics(model, variables, [images + 0.1, 2 * images]), images)
+    by_batch: Any = model.apply(variables, images, True, mutable=["batch_stats"])[0]
+    given: Any = model.apply(reestimate_statistics(model, variables, [images + 0.1, 2 * images]), images)
     network = network_of(model, flat, Runner())
     np.testing.assert_allclose(network.logits(images), by_batch, rtol=1e-4, atol=1e-5)
     statistics = network.statistics([images + 0.1, 2 * images])

@@ -1,6 +1,7 @@
 """Both rules of random initialisation: distributions, biases, stacked leaves."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -82,7 +83,8 @@ def test_stacked_leaves_are_put_together(name: str) -> None:
     graph = trace(model, (8, 8, 3))
     flat = RANDOM_INITS[name](graph, jax.random.key(0))
     own = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(own).items()}
+    leaves: dict[Any, Any] = traverse_util.flatten_dict(own)
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
     assert {path: leaf.shape for path, leaf in flat.items()} == shapes
     kernel = flat[("stack", "conv", "kernel")]
     assert kernel.shape == (3, 3, 3, 64, 64)
