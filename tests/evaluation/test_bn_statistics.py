@@ -47,11 +47,8 @@ class Reference:
         kernel = self.params[(*path, "kernel")]
         height, width = kernel.shape[:2]
         padded = np.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
-        return sum(
-            padded[:, i : i + x.shape[1], j : j + x.shape[2]] @ kernel[i, j]
-            for i in range(height)
-            for j in range(width)
-        )
+        moved = [padded[:, i : i + x.shape[1], j : j + x.shape[2]] for i in range(height) for j in range(width)]
+        return np.einsum("pbhwi,pio->bhwo", np.stack(moved), kernel.reshape(-1, *kernel.shape[2:]))
 
 
 def expected(params: Any, forward: Callable[[Reference, np.ndarray], Any]) -> Flat:
