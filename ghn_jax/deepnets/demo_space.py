@@ -5,18 +5,16 @@ cells of DeepNets-1M but few kernel sizes, one width and one image size.
 """
 
 import dataclasses
-import hashlib
-import json
 
 from ghn_jax.deepnets.genotype import Genotype, NetworkArgs, Step
 from ghn_jax.deepnets.graph import network_graph
+from ghn_jax.deepnets.held_out import architecture_hash
 from ghn_jax.deepnets.liveness import live_cells
 from ghn_jax.deepnets.sampler import sample_args
-from ghn_jax.deepnets.stream import ArchitectureStream, MetaBatch
-from ghn_jax.graphs import ArchGraph
+from ghn_jax.deepnets.stream import ArchitectureStream, Made
 
 TEST_SHARE = 5
-"""One architecture in so many is kept for testing, by a hash of its arguments: training can never draw it."""
+"""One architecture in so many is kept for testing, by the hash of its graph: training never draws it."""
 
 _SIMPLER = {
     "sep_conv_5x5": "sep_conv_3x3",
@@ -35,30 +33,26 @@ _CANDIDATES = 1_000
 class DemoStream(ArchitectureStream):
     """As `ArchitectureStream`, from the demo's space.
 
+    With `for_training` it gives the architectures that are trained on, without it those kept for testing.
+
     Attributes:
       width: C of all networks.
-      tests: whether architectures are those kept for testing.
     """
 
     width: int = 16
-    tests: bool = False
 
-    def at(self, position: int) -> MetaBatch | None:
-        """The meta-batch that begins at a position, None if it has too many nodes; does not move the stream."""
-        made = [self._architecture(place) for place in range(position, position + self.meta_batch)]
-        args, graphs = zip(*made, strict=True)
-        if sum(graph.num_nodes for graph in graphs) > self.max_nodes:
-            return None
-        return MetaBatch(position, position + self.meta_batch, args, graphs)
-
-    def _architecture(self, position: int) -> tuple[NetworkArgs, ArchGraph]:
+    def _architecture(self, position: int) -> Made:
         if self.num_architectures is not None:
             position %= self.num_architectures
+        held_out = 0
         for index in range(position * _CANDIDATES, (position + 1) * _CANDIDATES):
             args = simplified(sample_args(self.split, index, self.seed)[0])
-            if args is not None and is_test(args) == self.tests:
+            if args is None:
+                continue
+            if is_test(args) != self.for_training:
                 args = args.replace(C=self.width, num_classes=self.num_classes, image_size=self.image_size)
-                return args, network_graph(args, f"demo-{self.split}/{index}")
+                return Made(args, network_graph(args, f"demo-{self.split}/{index}"), held_out)
+            held_out += self.for_training
         raise ValueError(f"no architecture of the demo among the {_CANDIDATES} candidates of position {position}")
 
 
@@ -94,7 +88,5 @@ def _simplify(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def is_test(args: NetworkArgs) -> bool:
-    """Whether an architecture is kept for testing; width, classes and image size do not matter."""
-    data = {key: value for key, value in args.to_json().items() if key not in ("C", "fc_dim")}
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).digest()
-    return digest[0] % TEST_SHARE == 0
+    """Whether an architecture is kept for testing: the same for all arguments of the same network, at any width."""
+    return architecture_hash(args) % TEST_SHARE == 0

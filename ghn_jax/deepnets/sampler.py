@@ -1,6 +1,7 @@
 """Draws architectures of DeepNets-1M (paper, A.1): number i of a split depends on (split, seed, i) alone."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,16 @@ def sample_args(
     split: str, index: int, seed: int = 0, *, large_images: bool = False
 ) -> tuple[NetworkArgs, tuple[str, ...]]:
     """As `sample_architecture`, for the splits that are drawn: arguments and the reasons of rejected draws."""
+    return next(draws(split, index, seed, large_images=large_images))
+
+
+def draws(
+    split: str, index: int, seed: int = 0, *, large_images: bool = False
+) -> Iterator[tuple[NetworkArgs, tuple[str, ...]]]:
+    """All that is drawn for one number, without end: the first is `sample_args`.
+
+    Whoever may not use a network takes the next one; rejections are those of this draw.
+    """
     rules = split_rules(split)
     if split == "predefined":
         raise ValueError("split 'predefined' is a list of two networks, which are not drawn; use sample_architecture")
@@ -83,16 +94,17 @@ def sample_args(
         raise ValueError(f"index and seed must not be negative, got index {index} and seed {seed}")
     source = "test" if split == "wide" else split
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(list(SPLITS).index(source), index)))
-    rejections: list[str] = []
-    args = _draw(rules, rng)
-    while reason := rejection(args, rules.max_params):
-        rejections.append(reason)
+    while True:
+        rejections: list[str] = []
         args = _draw(rules, rng)
-    if split == "wide":
-        args = args.replace(C=args.C * (WIDE_FACTOR_LARGE_IMAGES if large_images else WIDE_FACTOR))
-    if rules.evaluated:
-        args = draw_evaluation_width(args, rng, width=split != "wide")
-    return args, tuple(rejections)
+        while reason := rejection(args, rules.max_params):
+            rejections.append(reason)
+            args = _draw(rules, rng)
+        if split == "wide":
+            args = args.replace(C=args.C * (WIDE_FACTOR_LARGE_IMAGES if large_images else WIDE_FACTOR))
+        if rules.evaluated:
+            args = draw_evaluation_width(args, rng, width=split != "wide")
+        yield args, tuple(rejections)
 
 
 def rejection(args: NetworkArgs, max_params: int) -> str | None:

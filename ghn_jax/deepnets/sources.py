@@ -10,11 +10,10 @@ import numpy as np
 
 from ghn_jax.deepnets.demo_space import DemoStream
 from ghn_jax.deepnets.files.reader import DatasetReader
-from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
-from ghn_jax.deepnets.stream import ArchitectureStream, MetaBatch, in_background
+from ghn_jax.deepnets.held_out import file_networks
+from ghn_jax.deepnets.stream import ArchitectureStream, Made, MetaBatch, in_background
 from ghn_jax.deepnets.widths import draw_width
-from ghn_jax.graphs.arch_graph import ArchGraph
 
 DEMO = "demo"
 
@@ -53,19 +52,38 @@ class ArchitectureConfig:
 class FileStream(ArchitectureStream):
     """As `ArchitectureStream`, from a dataset file of the release, in a new random order every round.
 
+    What is held out (`held_out.file_networks`) is replaced by a network of the file drawn at random.
+
     Attributes:
       path: the HDF5 file; its JSON lies beside it.
     """
 
     path: pathlib.Path = pathlib.Path()
 
-    def _architecture(self, position: int) -> tuple[NetworkArgs, ArchGraph]:
+    def _architecture(self, position: int) -> Made:
         reader = open_split(self.path, self.split, self.num_classes, self.image_size)
         count = min(self.num_architectures or len(reader), len(reader))
         lap, place = divmod(position, count)
-        index = int(np.random.default_rng((self.seed, 0, lap)).permutation(count)[place])
-        args = draw_width(reader.args(index), np.random.default_rng((self.seed, 1, position)))
-        return args, network_graph(args, f"{self.split}/{index}")
+        index = int(_file_order(count, self.seed, lap)[place])
+        widths = np.random.default_rng((self.seed, 1, position))
+        others = np.random.default_rng((self.seed, 2, position))
+        for held_out in range(_MOST_HELD_OUT):
+            args = draw_width(reader.args(index), widths)
+            graph = network_graph(args, f"{self.split}/{index}")
+            if not self.for_training or not file_networks(self.path).holds(args, graph):
+                return Made(args, graph, held_out)
+            index = int(others.integers(count))
+        raise ValueError(
+            f"{self.path}: {_MOST_HELD_OUT} networks of {self.split!r} in a row are networks of evaluation splits"
+        )
+
+
+_MOST_HELD_OUT = 1_000
+
+
+@functools.lru_cache(maxsize=2)
+def _file_order(count: int, seed: int, lap: int) -> np.ndarray:
+    return np.random.default_rng((seed, 0, lap)).permutation(count)
 
 
 @functools.lru_cache(maxsize=2)
@@ -89,18 +107,28 @@ def training_stream(config: ArchitectureConfig, task: Task, seed: int, position:
 
 
 def architecture_stream(
-    config: ArchitectureConfig, task: Task, split: str, *, seed: int, position: int
+    config: ArchitectureConfig, task: Task, split: str, *, seed: int, position: int, for_training: bool = True
 ) -> ArchitectureStream:
-    """The stream that a configuration asks for, from a position on."""
+    """The stream that a configuration asks for, from a position on.
+
+    Args:
+      config: of the architectures.
+      task: classes and image size.
+      split: to draw from; the demo has one space only, and `for_training` tells its parts apart.
+      seed: of the stream.
+      position: where it begins.
+      for_training: whether networks of evaluation splits are left out; in the demo, False gives those kept for testing.
+    """
     common: dict[str, Any] = {
         "meta_batch": config.meta_batch,
         "max_nodes": config.max_nodes,
         "num_architectures": config.num_architectures,
         "num_classes": task.num_classes,
         "image_size": task.image_size,
+        "for_training": for_training,
     }
     if config.split == DEMO:
-        return DemoStream("train", seed, position, width=config.demo_width, tests=split != DEMO, **common)
+        return DemoStream("train", seed, position, width=config.demo_width, **common)
     if config.architecture_file is not None:
         return FileStream(split, seed, position, path=config.architecture_file, **common)
     return ArchitectureStream(split, seed, position, **common)

@@ -126,18 +126,20 @@ def statistics_table(rows: np.ndarray, split: str) -> str:
     return "\n".join(f"{name:<24}{here:>36}{there:>14}".rstrip() for name, here, there in (header, *lines))
 
 
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """Standard error of the mean of independent values: their deviation (n - 1) over sqrt n; NaN below two values."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
 def _ratio_error(part: np.ndarray, whole: np.ndarray) -> float:
     """Standard error of the ratio of two sums over independent architectures."""
-    if len(part) < 2:
-        return float("nan")
-    residual = part - part.sum() / whole.sum() * whole
-    return float(residual.std(ddof=1) * np.sqrt(len(part)) / whole.sum())
+    return standard_error(part - part.sum() / whole.sum() * whole) / float(whole.mean())
 
 
 def _mean(values: np.ndarray, digits: int = 1) -> str:
     if len(values) < 2:
         return "-" if not len(values) else f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} +- {values.std(ddof=1) / np.sqrt(len(values)):.{digits + 1}f}"
+    return f"{values.mean():.{digits}f} +- {standard_error(values):.{digits + 1}f}"
 
 
 def _range(values: np.ndarray, digits: int = 0) -> str:

@@ -5,12 +5,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
-from ghn_jax.deepnets.sampler import sample_args
+from ghn_jax.deepnets.held_out import evaluation_networks
+from ghn_jax.deepnets.sampler import draws
 from ghn_jax.deepnets.splits import split_rules
 from ghn_jax.deepnets.widths import draw_width
 from ghn_jax.deepnets.workers import process_pool
@@ -26,20 +28,40 @@ class MetaBatch:
       end: position behind its last one: where a stream goes on after this meta-batch.
       args: arguments of each architecture, with the width drawn for this use.
       graphs: graph of each architecture.
+      passed_over: meta-batches with too many nodes between the meta-batch before and this one.
+      held_out: draws since the meta-batch before that were not used because they are networks of evaluation splits.
     """
 
     start: int
     end: int
     args: tuple[NetworkArgs, ...]
     graphs: tuple[ArchGraph, ...]
+    passed_over: int = 0
+    held_out: int = 0
+
+
+class Made(NamedTuple):
+    """One architecture of a stream, and how many draws before it were held out for evaluation."""
+
+    args: NetworkArgs
+    graph: ArchGraph
+    held_out: int
+
+
+class Found(NamedTuple):
+    """What stands at a position: a meta-batch, or None if it has too many nodes; and how many draws were held out."""
+
+    batch: MetaBatch | None
+    held_out: int
 
 
 @dataclasses.dataclass
 class ArchitectureStream(Iterator[MetaBatch]):
     """Meta-batches of a split without end; what stands at a position depends on the other fields alone.
 
-    A meta-batch with more nodes than allowed is passed over, as in the release, and counted. Streams may be pickled;
-    a copy goes on from where it was made. Not safe to share between threads.
+    A meta-batch with more nodes than allowed is passed over, as in the release. For training, an architecture that is
+    isomorphic to one of an evaluation split (`held_out.evaluation_networks`) is drawn again. Both are counted, here and
+    in the meta-batches. Streams may be pickled; a copy goes on from where it was made. Not for several threads.
 
     Attributes:
       split: any split but ``predefined``.
@@ -49,7 +71,10 @@ class ArchitectureStream(Iterator[MetaBatch]):
       max_nodes: nodes that a meta-batch may have in all.
       num_architectures: if given, only the first so many architectures of the split, in a new order every round.
       num_classes, image_size: of the task.
+      for_training: whether networks of evaluation splits are left out of the splits that training draws from
+        (``train`` and ``search``).
       passed_over: meta-batches passed over so far.
+      held_out: draws left out so far because they are networks of evaluation splits.
     """
 
     split: str = "train"
@@ -61,7 +86,10 @@ class ArchitectureStream(Iterator[MetaBatch]):
     num_architectures: int | None = None
     num_classes: int = 10
     image_size: int = 32
+    for_training: bool = True
     passed_over: int = 0
+    held_out: int = 0
+    _told: tuple[int, int] = dataclasses.field(default=(0, 0), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.split == "predefined":
@@ -76,40 +104,61 @@ class ArchitectureStream(Iterator[MetaBatch]):
             raise ValueError(
                 f"num_architectures {self.num_architectures} must be at least meta_batch {self.meta_batch}"
             )
+        self._told = (self.passed_over, self.held_out)
 
     def __next__(self) -> MetaBatch:
         """The next meta-batch; raises ValueError if `max_nodes` lets hardly any through."""
         for _ in range(_MOST_PASSED_OVER):
-            batch = self.at(self.position)
-            self.position += self.meta_batch
+            batch = self.advance(self.at(self.position))
             if batch is not None:
                 return batch
-            self.passed_over += 1
         raise ValueError(_too_tight(self))
 
-    def at(self, position: int) -> MetaBatch | None:
-        """The meta-batch that begins at a position, None if it has too many nodes; does not move the stream."""
-        args, graphs, nodes = [], [], 0
+    def at(self, position: int) -> Found:
+        """What stands at a position; does not move the stream."""
+        args, graphs, nodes, held_out = [], [], 0, 0
         for place in range(position, position + self.meta_batch):
-            one, graph = self._architecture(place)
-            args.append(one)
-            graphs.append(graph)
-            nodes += graph.num_nodes
+            made = self._architecture(place)
+            args.append(made.args)
+            graphs.append(made.graph)
+            held_out += made.held_out
+            nodes += made.graph.num_nodes
             if nodes > self.max_nodes:
-                return None
-        return MetaBatch(position, position + self.meta_batch, tuple(args), tuple(graphs))
+                return Found(None, held_out)
+        return Found(MetaBatch(position, position + self.meta_batch, tuple(args), tuple(graphs)), held_out)
 
-    def _architecture(self, position: int) -> tuple[NetworkArgs, ArchGraph]:
+    def advance(self, found: Found) -> MetaBatch | None:
+        """Moves behind what stands at the stream's position and counts it; its meta-batch with the counts, or None."""
+        self.position += self.meta_batch
+        self.held_out += found.held_out
+        if found.batch is None:
+            self.passed_over += 1
+            return None
+        passed_over, held_out = self._told
+        self._told = (self.passed_over, self.held_out)
+        return dataclasses.replace(
+            found.batch, passed_over=self.passed_over - passed_over, held_out=self.held_out - held_out
+        )
+
+    def _architecture(self, position: int) -> Made:
         index = position
         if self.num_architectures is not None:
             lap, place = divmod(position, self.num_architectures)
             index = int(_order(self.num_architectures, self.seed, lap)[place])
+        rules = split_rules(self.split)
         large_images = self.image_size > LARGE_IMAGE_ABOVE
-        args, _ = sample_args(self.split, index, self.seed, large_images=large_images)
-        args = args.replace(num_classes=self.num_classes, image_size=self.image_size)
-        if not split_rules(self.split).evaluated:
-            args = draw_width(args, _generator(self.seed, _WIDTHS, position))
-        return args, network_graph(args, f"{self.split}/{index}")
+        widths = _generator(self.seed, _WIDTHS, position)
+        candidates = draws(self.split, index, self.seed, large_images=large_images)
+        held_out = 0
+        while True:
+            args, _ = next(candidates)
+            args = args.replace(num_classes=self.num_classes, image_size=self.image_size)
+            if not rules.evaluated:
+                args = draw_width(args, widths)
+            graph = network_graph(args, f"{self.split}/{index}")
+            if rules.evaluated or not self.for_training or not evaluation_networks().holds(args, graph):
+                return Made(args, graph, held_out)
+            held_out += 1
 
 
 def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) -> Generator[MetaBatch, None, None]:
@@ -127,12 +176,11 @@ def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) 
         refused = 0
         try:
             while refused < _MOST_PASSED_OVER:
-                batch = waiting.popleft().result()
+                found = waiting.popleft().result()
                 waiting.append(pool.submit(source.at, next(starts)))
-                stream.position += stream.meta_batch
+                batch = stream.advance(found)
                 if batch is None:
                     refused += 1
-                    stream.passed_over += 1
                     continue
                 refused = 0
                 yield batch

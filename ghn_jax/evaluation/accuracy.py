@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -11,14 +12,13 @@ import jax
 import numpy as np
 
 from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.evaluation.bn_statistics import estimate_statistics, forward_with_statistics
-from ghn_jax.evaluation.whole_models import model_logits
+from ghn_jax.evaluation.forward import network_of
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.hypernet import GHN, predict_params
 from ghn_jax.images import Batch
 from ghn_jax.networks import network_plan
-from ghn_jax.networks.random_init import he_initialisation
+from ghn_jax.networks.random_init import RandomInit, he_initialisation
 from ghn_jax.networks.runner import Runner
 
 Protocol = Literal["batch", "reestimated"]
@@ -26,6 +26,9 @@ Protocol = Literal["batch", "reestimated"]
 
 TopK = tuple[float, float]
 """Top-1 and top-5 accuracy in [0, 1]."""
+
+_RANDOM_INIT = zlib.crc32(b"random initialisation")
+"""Parts this use of the seed from all others."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Score:
       nodes: of its graph.
       params: weights predicted.
       top1, top5: with predicted parameters.
-      he_top1, he_top5: with random initialisation; None if that was not asked for.
+      random_top1, random_top5: with random initialisation; None if that was not asked for.
       seconds: that the prediction took, programs compiled.
     """
 
@@ -46,35 +49,38 @@ class Score:
     params: int
     top1: float
     top5: float
-    he_top1: float | None
-    he_top5: float | None
+    random_top1: float | None
+    random_top5: float | None
     seconds: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Scores architectures on a fixed list of image batches.
+    """Scores architectures on the same image batches.
 
     Attributes:
       ghn: the hypernetwork.
       variables: its weights, on one device.
-      batches: test images and labels.
+      batches: test images and labels, gone through once for every network: a sequence, or `RepeatedBatches`.
       runner: runs the networks.
       protocol: of batch normalisation.
-      training_images: images (B, H, W, 3) for re-estimated statistics; unused with the protocol "batch".
+      training_images: batches of images (B, H, W, 3) for re-estimated statistics, gone through once for every network;
+        unused with the protocol "batch".
       seed: of random initialisation; None leaves that comparison out.
+      random_init: rule of random initialisation.
     """
 
     ghn: GHN
     variables: Any
-    batches: Sequence[Batch]
+    batches: Iterable[Batch]
     runner: Runner
     protocol: Protocol = "batch"
-    training_images: Sequence[jax.Array] = ()
+    training_images: Iterable[jax.Array] = ()
     seed: int | None = 0
+    random_init: RandomInit = he_initialisation
 
     def __post_init__(self) -> None:
-        if not self.batches:
+        if next(iter(self.batches), None) is None:
             raise ValueError("evaluation needs at least one batch of test images; lower the batch size")
 
     def score(self, number: int, args: NetworkArgs | nn.Module, graph: ArchGraph) -> Score:
@@ -84,20 +90,20 @@ class Evaluator:
         (predicted,) = jax.block_until_ready(predict_params(self.ghn, self.variables, [graph]))
         seconds = time.perf_counter() - start
         top1, top5 = self._accuracy(args, predicted)
-        he = (None, None)
+        random = (None, None)
         if self.seed is not None:
-            key = jax.random.fold_in(jax.random.key(self.seed), number)
-            he = self._accuracy(args, he_initialisation(graph, key))
-        return Score(graph.name, graph.num_nodes, graph.num_params, top1, top5, *he, seconds)
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _RANDOM_INIT), number)
+            random = self._accuracy(args, self.random_init(graph, key))
+        return Score(graph.name, graph.num_nodes, graph.num_params, top1, top5, *random, seconds)
 
     def scores(self, architectures: Iterable[tuple[int, NetworkArgs | nn.Module, ArchGraph]]) -> Iterator[Score]:
         """Scores in order; layers of the next architecture are compiled meanwhile."""
-        shape = self.batches[0][0].shape
+        images, _ = next(iter(self.batches))
         with ThreadPoolExecutor(1) as pool:
             waiting = None
             for item in architectures:
                 if self.protocol == "batch" and isinstance(item[1], NetworkArgs):
-                    pool.submit(self.runner.warm, [network_plan(item[1])], shape, backward=False, train=False)
+                    pool.submit(self.runner.warm, [network_plan(item[1])], images.shape, backward=False, train=False)
                 if waiting is not None:
                     yield self.score(*waiting)
                 waiting = item
@@ -105,16 +111,20 @@ class Evaluator:
                 yield self.score(*waiting)
 
     def _accuracy(self, args: NetworkArgs | nn.Module, params: Mapping[Path, jax.Array]) -> TopK:
-        if isinstance(args, nn.Module):
-            training = self.training_images if self.protocol == "reestimated" else ()
-            logits = model_logits(args, params, [images for images, _ in self.batches], training)
-        elif self.protocol == "batch":
-            plan = network_plan(args)
-            logits = [self.runner.forward(plan, params, images) for images, _ in self.batches]
-        else:
-            stats = estimate_statistics(args, params, self.training_images)
-            logits = [forward_with_statistics(args, params, images, stats) for images, _ in self.batches]
-        return top_k(np.concatenate(logits), np.concatenate([labels for _, labels in self.batches]))
+        network = network_of(args, params, self.runner)
+        statistics = network.statistics(self.training_images) if self.protocol == "reestimated" else None
+        total, count = np.zeros(2), 0
+        previous = None
+        for images, labels in self.batches:
+            logits = network.logits(images) if statistics is None else network.logits_given(images, statistics)
+            if previous is not None:  # looked at while the device works on the next one
+                total += len(previous[1]) * np.array(top_k(*map(np.asarray, previous)))
+            previous = logits, labels
+            count += len(labels)
+        if previous is not None:
+            total += len(previous[1]) * np.array(top_k(*map(np.asarray, previous)))
+        top1, top5 = (total / count).tolist()
+        return top1, top5
 
 
 def top_k(logits: np.ndarray, labels: np.ndarray) -> TopK:

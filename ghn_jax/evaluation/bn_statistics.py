@@ -1,4 +1,8 @@
-"""Batch normalisation by statistics re-estimated over training batches: the second protocol of evaluation."""
+"""Statistics of batch normalisation re-estimated over batches of images: the only such code here, for any linen model.
+
+What a layer is given is the mean over batches of its input's mean and of its unbiased variance (paper, C.1: 200
+training batches).
+"""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -7,79 +11,115 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
+from flax.linen.module import InterceptorContext
 
-from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.graphs.param_spec import Path
-from ghn_jax.networks import network_plan
-from ghn_jax.networks.kernels.platform import compiling_for
-from ghn_jax.networks.plan import IMAGES
+from ghn_jax.graphs.tracing.frontends import evaluation_flags
+from ghn_jax.networks.norms import BatchNorm
 
-FlatStats = dict[Path, jax.Array]
-"""Means and variances by path."""
+STATISTICS = "batch_stats"
+"""The collection of running statistics."""
 
 
-@functools.lru_cache(maxsize=4096)
-def _layer(layer: nn.Module, train: bool) -> Any:
-    """Compiled call of one layer: (params, statistics, inputs) -> (output, statistics of this batch)."""
+def with_batch_statistics(module: nn.Module, variables: Any, *inputs: Any, **arguments: Any) -> tuple[Any, Any]:
+    """Calls a module so that every BN layer normalises by the statistics of its own input, and returns those.
 
-    def run(params: Any, stats: Any, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Any]:
-        variables = {"params": params, "batch_stats": stats}
-        with compiling_for(jax.default_backend()):
-            output, changed = layer.apply(variables, *inputs, train=train, mutable=["batch_stats"])
-        return output, changed.get("batch_stats", {})
+    The module is called as for evaluation, so that nothing else trains (dropout, drop-path); its momenta, and whether
+    its layers store biased variances, do not matter.
 
-    return jax.jit(run)
+    Args:
+      module: any linen module.
+      variables: its variables; ``batch_stats`` may be left out.
+      *inputs: of its call.
+      **arguments: of its call; they must say that it does not train.
 
+    Returns:
+      What the module returns, and the collection ``batch_stats``, with the mean and the unbiased variance of this
+      batch at every layer that was called.
 
-@functools.lru_cache(maxsize=4096)
-def _initial(layer: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Any:
-    """Structure of a layer's variables for inputs of these shapes."""
-    inputs = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
-    return jax.eval_shape(lambda *xs: layer.init(jax.random.key(0), *xs), *inputs)
-
-
-def _run(
-    args: NetworkArgs, params: Mapping[Path, jax.Array], images: jax.Array, stats: FlatStats | None
-) -> tuple[jax.Array, FlatStats]:
-    """Logits, and the statistics of this batch; given statistics are used, else those of the batch."""
-    plan = network_plan(args, momentum=0.0)
-    values, found = {IMAGES: images}, {}
-    for call in plan.calls:
-        inputs = tuple(values[i] for i in call.inputs)
-        shapes: dict[Path, Any] = traverse_util.flatten_dict(_initial(call.layer, tuple(x.shape for x in inputs)))
-        own = {path[1:]: params[(*call.prefix, *path[1:])] for path in shapes if path[0] == "params"}
-        names = [path[1:] for path in shapes if path[0] == "batch_stats"]
-        if stats is None:
-            given = {name: jnp.zeros(shapes[("batch_stats", *name)].shape) for name in names}
-        else:
-            given = {name: stats[(*call.prefix, *name)] for name in names}
-        program = _layer(call.layer, stats is None and bool(names))
-        output, changed = program(traverse_util.unflatten_dict(own), traverse_util.unflatten_dict(given), inputs)
-        values[call.output] = output
-        found.update({(*call.prefix, *name): leaf for name, leaf in traverse_util.flatten_dict(changed).items()})
-    return values[plan.output], found
+    Raises:
+      ValueError: for batch normalisation of a type that is not known, or with a mask.
+    """
+    with nn.intercept_methods(_normalise_by_batch):
+        output, changed = module.apply(
+            variables, *inputs, **arguments, mutable=[STATISTICS], rngs={"dropout": jax.random.key(0)}
+        )
+    return output, changed.get(STATISTICS, {})
 
 
-def estimate_statistics(args: NetworkArgs, params: Mapping[Path, jax.Array], batches: Iterable[jax.Array]) -> FlatStats:
-    """Mean over batches of images (B, H, W, 3) of the mean and the unbiased variance at every BN layer.
+def _normalise_by_batch(call: Any, inputs: Any, arguments: Any, context: InterceptorContext) -> Any:
+    """Lets a BN layer use the statistics of its input as if they were its running ones."""
+    layer = context.module
+    if context.method_name != "__call__":
+        return call(*inputs, **arguments)
+    if not isinstance(layer, nn.BatchNorm | BatchNorm):
+        if layer.has_variable(STATISTICS, "mean"):
+            raise ValueError(f"{'/'.join(layer.path)}: the statistics of a {type(layer).__name__} cannot be estimated")
+        return call(*inputs, **arguments)
+    if isinstance(layer, BatchNorm) and layer.momentum is None:
+        return call(*inputs, **arguments)  # it always normalises by the batch and keeps no statistics
+    if arguments.get("mask") is not None:
+        raise ValueError(f"{'/'.join(layer.path)}: statistics of batch normalisation with a mask cannot be estimated")
+    x = inputs[0] if inputs else arguments["x"]
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = layer.axis if isinstance(layer, nn.BatchNorm) else -1
+    kept = {axis % x.ndim for axis in ((axes,) if isinstance(axes, int) else axes)}
+    reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
+    mean, var = jnp.mean(x, reduced), jnp.var(x, reduced)  # in two passes
+    count = x.size // mean.size
+    layer.put_variable(STATISTICS, "mean", mean)
+    layer.put_variable(STATISTICS, "var", var)
+    output = call(*inputs, **arguments)
+    layer.put_variable(STATISTICS, "mean", mean)
+    layer.put_variable(STATISTICS, "var", var * (count / max(count - 1, 1)))
+    return output
+
+
+def mean_over_batches(found: Iterable[Any]) -> Any:
+    """Mean of the statistics of several batches, pytrees of arrays.
 
     Raises:
       ValueError: without batches.
     """
-    total: FlatStats = {}
-    count = 0
-    for images in batches:
-        _, found = _run(args, params, images, None)
-        total = {path: total[path] + leaf for path, leaf in found.items()} if count else found
+    total, count = None, 0
+    for statistics in found:
+        total = statistics if total is None else jax.tree.map(jnp.add, total, statistics)
         count += 1
-    if not count:
-        raise ValueError("statistics of batch normalisation need at least one batch of training images")
-    return {path: leaf / count for path, leaf in total.items()}
+    if total is None:
+        raise ValueError("statistics of batch normalisation need at least one batch of images")
+    return jax.tree.map(lambda leaf: leaf / count, total)
 
 
-def forward_with_statistics(
-    args: NetworkArgs, params: Mapping[Path, jax.Array], images: jax.Array, stats: FlatStats
-) -> jax.Array:
-    """Logits (B, K) of images (B, H, W, 3), normalised by the given statistics: no image depends on another."""
-    return _run(args, params, images, stats)[0]
+def reestimate_statistics(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batches: Iterable[jax.Array],
+    *,
+    call_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A model's variables with statistics of batch normalisation re-estimated over batches of images.
+
+    For predicted parameters (of `init_like`, say), whose running statistics are still 0 and 1; or after weights were
+    averaged.
+
+    Args:
+      model: any linen model of one input; a `TargetNetwork` needs a momentum, or it keeps no statistics.
+      variables: its parameters, and any other collection.
+      batches: images (B, H, W, C), as the model takes them.
+      call_kwargs: further arguments of the model's call; what tells it that it does not train is added.
+
+    Returns:
+      The variables with a new collection ``batch_stats``; layers that are not called in evaluation keep theirs.
+
+    Raises:
+      ValueError: without batches, or for a model without such statistics or with layers of an unknown type.
+    """
+    arguments = {**evaluation_flags(type(model).__call__), **(call_kwargs or {})}
+    run = jax.jit(functools.partial(_statistics_of, model, arguments))
+    found = mean_over_batches(run(variables, images) for images in batches)
+    if not jax.tree.leaves(found):
+        raise ValueError(f"this {type(model).__name__} keeps no statistics of batch normalisation (has it a momentum?)")
+    return {**variables, STATISTICS: found}
+
+
+def _statistics_of(model: nn.Module, arguments: Mapping[str, Any], variables: Any, images: jax.Array) -> Any:
+    return with_batch_statistics(model, variables, images, **arguments)[1]

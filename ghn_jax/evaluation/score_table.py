@@ -8,14 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.files import atomic_file
 from ghn_jax.runs.metrics import Progress
 
+RANDOM_INIT_LABELS = {"he": "He init", "torch": "PyTorch init"}
+"""What tables call the rules of random initialisation (`networks.random_init`)."""
 
-def summary_table(scores: Sequence[Score], chance: float) -> str:
-    """Mean, standard error over architectures and maximum of each way of initialising, in per cent.
+
+def summary_table(
+    scores: Sequence[Score], chance: float, random_init: str = "he", *, passed_over: int = 0, held_out: int = 0
+) -> str:
+    """Mean, standard error over architectures (n - 1) and maximum, predicted and randomly initialised, in per cent.
+
+    Args:
+      scores: of the architectures.
+      chance: accuracy of a guess, in [0, 1].
+      random_init: the rule that they hold scores of.
+      passed_over: networks that training passed over because their meta-batch had too many nodes.
+      held_out: draws that training left out because they are networks of evaluation splits.
 
     Raises:
       ValueError: without scores.
@@ -23,13 +36,15 @@ def summary_table(scores: Sequence[Score], chance: float) -> str:
     if not scores:
         raise ValueError("a table needs at least one score")
     rows: list[tuple[str, ...]] = [("parameters", "top-1 mean", "std. error", "top-1 max", "top-5 mean")]
-    ways = [("predicted", [s.top1 for s in scores], [s.top5 for s in scores])]
-    he1, he5 = ([s.he_top1 for s in scores], [s.he_top5 for s in scores])
-    if None not in he1:
-        ways.append(("He init", [v for v in he1 if v is not None], [v for v in he5 if v is not None]))
-    for name, top1, top5 in ways:
-        error = np.std(top1, ddof=1) / np.sqrt(len(top1)) if len(top1) > 1 else 0.0
-        rows.append((name, *(f"{100 * float(v):.1f}" for v in (np.mean(top1), error, np.max(top1), np.mean(top5)))))
+    groups = [("predicted", [s.top1 for s in scores], [s.top5 for s in scores])]
+    random1, random5 = ([s.random_top1 for s in scores], [s.random_top5 for s in scores])
+    if None not in random1:
+        label = RANDOM_INIT_LABELS[random_init]
+        groups.append((label, [v for v in random1 if v is not None], [v for v in random5 if v is not None]))
+    for name, top1, top5 in groups:
+        error = standard_error(top1)
+        numbers = (np.mean(top1), error, np.max(top1), np.mean(top5))
+        rows.append((name, *("-" if np.isnan(v) else f"{100 * float(v):.1f}" for v in numbers)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     seconds = [s.seconds for s in scores]
@@ -38,6 +53,11 @@ def summary_table(scores: Sequence[Score], chance: float) -> str:
         f"{min(s.params for s in scores):,} to {max(s.params for s in scores):,} weights); chance {100 * chance:.1f}; "
         f"one prediction took {1000 * float(np.median(seconds)):.0f} ms (median), {1000 * max(seconds):.0f} ms at most"
     )
+    if passed_over or held_out:
+        lines.append(
+            f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out "
+            f"{held_out:,} draws that are networks of evaluation splits"
+        )
     return "\n".join(lines)
 
 

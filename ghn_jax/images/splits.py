@@ -1,5 +1,7 @@
 """Which images train, which validate: rows of a set by label, deterministic."""
 
+from typing import Literal
+
 import numpy as np
 
 from ghn_jax.images.image_set import ImageSplit
@@ -32,17 +34,27 @@ def last_of_each_class(labels: np.ndarray, count: int | None = None) -> Rows:
     return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
 
-def few_shot(split: ImageSplit, per_class: int, seed: int = 0) -> ImageSplit:
-    """A subset of `per_class` images of each class, drawn with `seed`.
+def few_shot(
+    split: ImageSplit, per_class: int, seed: int = 0, *, choice: Literal["random", "first"] = "random"
+) -> ImageSplit:
+    """A subset of `per_class` images of each class, in the order of the split.
+
+    Args:
+      split: the images.
+      per_class: images of each class.
+      seed: of a random choice.
+      choice: ``random``, or ``first``: the first of each class, as in the paper (fine-tuning on 100-shot CIFAR-10).
 
     Raises:
-      ValueError: if a class has fewer images.
+      ValueError: for an unknown choice, or if a class has fewer images.
     """
+    if choice not in ("random", "first"):
+        raise ValueError(f"few-shot images are chosen 'random' or 'first', got {choice!r}")
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(split.labels):
         rows = np.flatnonzero(split.labels == label)
         if per_class < 1 or len(rows) < per_class:
             raise ValueError(f"class {label} has {len(rows)} images: cannot take {per_class} of each class")
-        chosen.append(rng.permutation(rows)[:per_class])
+        chosen.append((rng.permutation(rows) if choice == "random" else rows)[:per_class])
     return split.take(np.sort(np.concatenate(chosen)))

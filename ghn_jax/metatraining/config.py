@@ -25,7 +25,8 @@ class ImageConfig:
       data_dir: folder of prepared tensorflow-datasets sets; default ~/tensorflow_datasets.
       image_size: height and width to resize to; default: the set's own.
       batch_size: images B, shared by all networks of a meta-batch.
-      images_per_class: train on so many images of each class only (few-shot), drawn with the run's seed; default: all.
+      images_per_class: train on so many images of each class only (few-shot); default: all.
+      few_shot: which ones: random, drawn with the run's seed, or the first of each class.
       image_workers: decoding processes of sets that do not fit in memory; default: one per core.
     """
 
@@ -34,6 +35,7 @@ class ImageConfig:
     image_size: int | None = None
     batch_size: int = 64
     images_per_class: int | None = None
+    few_shot: Literal["random", "first"] = "random"
     image_workers: int | None = None
 
 

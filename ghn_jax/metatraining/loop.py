@@ -51,7 +51,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
     if wanted.images_per_class is not None:
         if not isinstance(images, ImageSet):
             raise ValueError(f"--images-per-class needs a set that fits in memory; {wanted.dataset!r} is streamed")
-        few = few_shot(images.train, wanted.images_per_class, config.run.seed)
+        few = few_shot(images.train, wanted.images_per_class, config.run.seed, choice=wanted.few_shot)
         images = dataclasses.replace(images, train=few)
     return dataclasses.replace(
         config,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.evaluation.score_table import score_all, summary_table
@@ -33,7 +34,7 @@ class Validator:
         evaluator = Evaluator(self._ghn, {"params": params}, list(batches), self._runner, seed=None)
         scores = list(evaluator.scores(self._chosen))
         top1 = [score.top1 for score in scores]
-        error = float(np.std(top1) / np.sqrt(len(top1)))
+        error = standard_error(top1)
         return {"top1": float(np.mean(top1)), "top5": float(np.mean([s.top5 for s in scores])), "error": error}
 
 
@@ -57,7 +58,7 @@ def final_evaluation(
     lines = folder / "test.jsonl"
     lines.unlink(missing_ok=True)
     scores = score_all(evaluator, chosen, lines)
-    ways = {"predicted": [s.top1 for s in scores], "He init": [s.he_top1 or 0.0 for s in scores]}
+    ways = {"predicted": [s.top1 for s in scores], "He init": [s.random_top1 or 0.0 for s in scores]}
     title = f"{len(scores)} unseen architectures, {config.images.dataset} test images"
     pictures = [histogram_picture(ways, title, folder / "test.png"), curve_picture(folder)]
     return scores, summary_table(scores, 1 / images.num_classes), [lines, *pictures]

@@ -5,4 +5,3 @@ from ghn_jax.networks.plan import Plan as Plan
 from ghn_jax.networks.plan import network_plan as network_plan
 from ghn_jax.networks.runner import Runner as Runner
 from ghn_jax.networks.target import TargetNetwork as TargetNetwork
-from ghn_jax.networks.target import reestimate_statistics as reestimate_statistics

@@ -47,9 +47,9 @@ class RecipeLayer(nn.Module):
         return self.recipe.random
 
     @nn.compact
-    def __call__(self, *xs: "_Value", train: bool = False) -> jax.Array:
+    def __call__(self, *xs: "ArrayValue", train: bool = False) -> jax.Array:
         """Inputs, each (B, H, W, C), to the output; `train` matters to dropout and running statistics only."""
-        return _array(self.recipe(ArrayBuilder(self.norm, train), *xs))
+        return as_array(self.recipe(ArrayBuilder(self.norm, train), *xs))
 
 
 class DropPath(nn.Module):
@@ -71,7 +71,7 @@ class DropPath(nn.Module):
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
-class _Deferred:
+class Deferred:
     """A cheap step that is left to whoever reads its result.
 
     The reader computes it as a part of its own work, so that its backward pass keeps what goes in and not what comes
@@ -88,42 +88,44 @@ class _Deferred:
         return keeping_arguments(self.step)(self.x)
 
 
-class _ReLU(_Deferred):
+class _ReLU(Deferred):
     def __init__(self, x: jax.Array) -> None:
         super().__init__(x, nn.relu)
 
 
-class _GELU(_Deferred):
+class _GELU(Deferred):
     def __init__(self, x: jax.Array) -> None:
         super().__init__(x, functools.partial(nn.gelu, approximate=False))
 
 
-class _Strided(_Deferred):
+class _Strided(Deferred):
     def __init__(self, x: jax.Array, stride: int) -> None:
         super().__init__(x, lambda x: x[:, ::stride, ::stride])
 
 
-class _Shifted(_Deferred):
+class _Shifted(Deferred):
     def __init__(self, x: jax.Array) -> None:
         super().__init__(x, lambda x: jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1:, 1:])
 
 
-class _Flat(_Deferred):
+class _Flat(Deferred):
     def __init__(self, x: jax.Array) -> None:
         super().__init__(x, lambda x: jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1))
 
 
-class _Normalised(_Deferred):
+class _Normalised(Deferred):
     def __init__(self, x: jax.Array, weights: tuple[jax.Array, jax.Array]) -> None:
         super().__init__(x, lambda x: layer_norm(x, *weights, EPSILON))
         self.weights = weights
 
 
-_Value: TypeAlias = jax.Array | _Deferred
+ArrayValue: TypeAlias = jax.Array | Deferred
+"""What steps hand on: an array, or one that its reader is left to compute."""
 
 
-def _array(x: _Value) -> jax.Array:
-    return x.array if isinstance(x, _Deferred) else x
+def as_array(x: ArrayValue) -> jax.Array:
+    """The array itself."""
+    return x.array if isinstance(x, Deferred) else x
 
 
 class ArrayBuilder:
@@ -133,13 +135,13 @@ class ArrayBuilder:
         self._norm = norm
         self._train = train
 
-    def width(self, x: _Value) -> int:
+    def width(self, x: ArrayValue) -> int:
         """Channels."""
-        return math.prod(x.x.shape[1:]) if isinstance(x, _Flat) else _array(x).shape[-1]
+        return math.prod(x.x.shape[1:]) if isinstance(x, _Flat) else as_array(x).shape[-1]
 
     def conv(
         self,
-        x: _Value,
+        x: ArrayValue,
         name: str,
         width: int,
         kernel: Pair = (1, 1),
@@ -149,13 +151,13 @@ class ArrayBuilder:
         dilation: int = 1,
         relu: bool = False,
         padding: int | None = None,
-    ) -> _Value:
+    ) -> ArrayValue:
         """(B, H, W, C) to (B, H', W', width)."""
         relu, x = (True, x.x) if isinstance(x, _ReLU) else (relu, x)
         shift, x = (1, x.x) if isinstance(x, _Shifted) else (0, x)
-        return Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)(_array(x))
+        return Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)(as_array(x))
 
-    def dense(self, x: _Value, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> _Value:
+    def dense(self, x: ArrayValue, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> ArrayValue:
         """(B, .., C) to (B, .., width); a classifier's logits are at least float32."""
         if isinstance(x, _Flat):
             out = FlatLinear(width, bias, name=name)(x.x)
@@ -164,72 +166,72 @@ class ArrayBuilder:
         elif isinstance(x, _GELU):
             out = Linear(width, bias, gelu=True, name=name)(x.x)
         else:
-            out = Linear(width, bias, name=name)(_array(x))
+            out = Linear(width, bias, name=name)(as_array(x))
         return out.astype(accumulator(out.dtype)) if classifier else out
 
-    def norm(self, x: _Value, name: str) -> _Value:
+    def norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Batch normalisation, if the network has any."""
-        return x if self._norm is None else BatchNorm(self._norm.momentum, name=name)(_array(x), train=self._train)
+        return x if self._norm is None else BatchNorm(self._norm.momentum, name=name)(as_array(x), train=self._train)
 
-    def layer_norm(self, x: _Value, name: str) -> _Value:
+    def layer_norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Over the channels of each pixel."""
-        return _Normalised(_array(x), LayerNormWeights(name=name)(self.width(x)))
+        return _Normalised(as_array(x), LayerNormWeights(name=name)(self.width(x)))
 
-    def position_table(self, x: _Value, name: str) -> _Value:
+    def position_table(self, x: ArrayValue, name: str) -> ArrayValue:
         """Added to x (B, H, W, C)."""
-        return PositionTable(name=name)(_array(x))
+        return PositionTable(name=name)(as_array(x))
 
-    def activation(self, x: _Value, kind: Activation) -> _Value:
+    def activation(self, x: ArrayValue, kind: Activation) -> ArrayValue:
         """Elementwise; GELU is the exact one."""
         if kind == "hard_swish":
-            return keeping_arguments(nn.hard_swish)(_array(x))
-        return (_GELU if kind == "gelu" else _ReLU)(_array(x))
+            return keeping_arguments(nn.hard_swish)(as_array(x))
+        return (_GELU if kind == "gelu" else _ReLU)(as_array(x))
 
-    def pool(self, x: _Value, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> _Value:
+    def pool(self, x: ArrayValue, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> ArrayValue:
         """(B, H, W, C) to (B, H', W', C)."""
         if (window, padding) == (3, 1):
-            return (max_pool if kind == "max" else avg_pool)(_array(x), stride)
+            return (max_pool if kind == "max" else avg_pool)(as_array(x), stride)
         pool: Any = nn.max_pool if kind == "max" else functools.partial(nn.avg_pool, count_include_pad=False)
         sizes = ((window, window), (stride, stride), ((padding, padding), (padding, padding)))
-        active, x = (nn.relu, x.x) if isinstance(x, _ReLU) else (lambda x: x, _array(x))
+        active, x = (nn.relu, x.x) if isinstance(x, _ReLU) else (lambda x: x, as_array(x))
         # A mean without its padding comes in float32 whatever goes in.
         return keeping_arguments(lambda x: pool(active(x), *sizes).astype(x.dtype))(x)
 
-    def mean(self, x: _Value, *, squeeze: bool = False) -> _Value:
+    def mean(self, x: ArrayValue, *, squeeze: bool = False) -> ArrayValue:
         """(B, H, W, C) to (B, C)."""
-        x = _array(x)
+        x = as_array(x)
         return x.mean((1, 2), dtype=accumulator(x.dtype)).astype(x.dtype)
 
-    def flatten(self, x: _Value) -> _Value:
+    def flatten(self, x: ArrayValue) -> ArrayValue:
         """(B, H, W, C) to (B, C H W): the order in which the release's classifier reads its features."""
-        return _Flat(_array(x))
+        return _Flat(as_array(x))
 
-    def attention(self, qkv: _Value, heads: int) -> _Value:
+    def attention(self, qkv: ArrayValue, heads: int) -> ArrayValue:
         """(B, H, W, 3 C) to (B, H, W, C)."""
-        return attend(_array(qkv), heads)
+        return attend(as_array(qkv), heads)
 
-    def gate(self, x: _Value, gate: _Value) -> _Value:
+    def gate(self, x: ArrayValue, gate: ArrayValue) -> ArrayValue:
         """X (B, H, W, C) times gate (B, C)."""
 
         def gated(x: jax.Array, gate: jax.Array) -> jax.Array:
             return step(x) * gate[:, None, None, :]
 
-        step, x = (x.step, x.x) if isinstance(x, _Strided) else (lambda x: x, _array(x))
-        return keeping_arguments(gated)(x, _array(gate))
+        step, x = (x.step, x.x) if isinstance(x, _Strided) else (lambda x: x, as_array(x))
+        return keeping_arguments(gated)(x, as_array(gate))
 
-    def stride(self, x: _Value, stride: int) -> _Value:
+    def stride(self, x: ArrayValue, stride: int) -> ArrayValue:
         """(B, H, W, C) to (B, H', W', C)."""
-        return x if stride == 1 else _Strided(_array(x), stride)
+        return x if stride == 1 else _Strided(as_array(x), stride)
 
-    def shift(self, x: _Value) -> _Value:
+    def shift(self, x: ArrayValue) -> ArrayValue:
         """One row and column off the beginning, one of zeros onto the end of an odd side."""
-        return _Shifted(_array(x))
+        return _Shifted(as_array(x))
 
-    def add(self, x: _Value, y: _Value) -> _Value:
+    def add(self, x: ArrayValue, y: ArrayValue) -> ArrayValue:
         """Of equal shapes."""
-        return _array(x) + _array(y)
+        return as_array(x) + as_array(y)
 
-    def concat(self, values: Sequence[_Value], zeros: Sequence[int | None] = ()) -> _Value:
+    def concat(self, values: Sequence[ArrayValue], zeros: Sequence[int | None] = ()) -> ArrayValue:
         """Each (B, H, W, C) to (B, H, W, sum of C)."""
 
         def joined(*xs: jax.Array) -> jax.Array:
@@ -238,18 +240,18 @@ class ArrayBuilder:
             parts = [next(given) if width is None else jnp.zeros((*area, width), dtype) for width in widths]
             return jnp.concatenate(parts, axis=-1)
 
-        return keeping_arguments(joined)(*map(_array, values))
+        return keeping_arguments(joined)(*map(as_array, values))
 
-    def zeros(self, x: _Value, width: int, stride: int) -> _Value:
+    def zeros(self, x: ArrayValue, width: int, stride: int) -> ArrayValue:
         """(B, H, W, C) to zeros (B, H', W', width)."""
-        strided = _array(self.stride(x, stride))
+        strided = as_array(self.stride(x, stride))
         return jnp.zeros((*strided.shape[:-1], width), strided.dtype)
 
-    def dropout(self, x: _Value, rate: float) -> _Value:
+    def dropout(self, x: ArrayValue, rate: float) -> ArrayValue:
         """Active in training."""
-        return nn.Dropout(rate, deterministic=not self._train)(_array(x))
+        return nn.Dropout(rate, deterministic=not self._train)(as_array(x))
 
-    def layer(self, name: str, recipe: Recipe, *inputs: _Value, kind: str = "", branch: bool = False) -> _Value:
+    def layer(self, name: str, recipe: Recipe, *inputs: ArrayValue, kind: str = "", branch: bool = False) -> ArrayValue:
         """Another layer inside this one."""
         if not name:
             return recipe(self, *inputs)

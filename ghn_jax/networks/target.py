@@ -1,11 +1,9 @@
 """A DeepNets-1M network as one ordinary Flax module."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.core import Scope
 
 from ghn_jax.deepnets.genotype import NetworkArgs
@@ -60,30 +58,3 @@ class TargetNetwork(nn.Module):
         for name in call.prefix:
             scope = scope.push(name, reuse=True)
         return call.layer.clone(parent=scope)
-
-
-def reestimate_statistics(
-    network: TargetNetwork, variables: Mapping[str, Any], batches: Iterable[jax.Array]
-) -> dict[str, Any]:
-    """Running statistics of a network as plain averages over batches (B, H, W, 3), for example after averaging weights.
-
-    Returns:
-      The variables with a new collection ``batch_stats``.
-
-    Raises:
-      ValueError: for a network without running statistics, or for no batches.
-    """
-    if network.momentum is None:
-        raise ValueError("running statistics: this network keeps none; give TargetNetwork a momentum")
-    # Momentum 0 leaves each batch's own statistics. Dropout comes after the last of them: its key does not matter.
-    single = network.clone(momentum=0.0, drop_path=0.0)
-    rngs = {"dropout": jax.random.key(0)}
-    update = jax.jit(lambda images: single.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[1])
-    total, count = None, 0
-    for images in batches:
-        stats = update(images)["batch_stats"]
-        total = stats if total is None else jax.tree.map(jnp.add, total, stats)
-        count += 1
-    if total is None:
-        raise ValueError("running statistics: no batches were given to estimate them from")
-    return {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf / count, total)}

@@ -1,5 +1,6 @@
 """Scores: against whole networks, both protocols of batch normalisation, tables and files."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -10,12 +11,14 @@ from flax import traverse_util
 from tiny_networks import images_and_labels, tiny_batch, tiny_ghn
 
 from ghn_jax.evaluation.accuracy import Evaluator, Score, top_k
-from ghn_jax.evaluation.bn_statistics import estimate_statistics, forward_with_statistics
+from ghn_jax.evaluation.bn_statistics import reestimate_statistics
+from ghn_jax.evaluation.forward import network_of
 from ghn_jax.evaluation.score_table import append_score, claim_folder, read_scores, score_all, summary_table
-from ghn_jax.evaluation.whole_models import model_logits
+from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import predict_params
-from ghn_jax.networks import TargetNetwork, network_plan
+from ghn_jax.networks import TargetNetwork
+from ghn_jax.networks.random_init import torch_initialisation
 from ghn_jax.networks.runner import Runner
 from ghn_jax.networks.zoo.resnet import ResNet
 
@@ -36,14 +39,14 @@ def test_scores_are_those_of_whole_networks() -> None:
         logits: Any = TargetNetwork(args).apply({"params": traverse_util.unflatten_dict(flat)}, images)
         assert score.top1 == pytest.approx(float((logits.argmax(1) == labels).mean()))
         assert (score.nodes, score.params) == (graph.num_nodes, graph.num_params)
-        assert score.he_top1 is not None
+        assert score.random_top1 is not None
         assert score.seconds > 0
 
 
 def test_random_initialisation_can_be_left_out() -> None:
     batch = tiny_batch()
     score = make_evaluator(seed=None).score(0, batch.args[0], batch.graphs[0])
-    assert score.he_top1 is score.he_top5 is None
+    assert score.random_top1 is score.random_top5 is None
 
 
 def test_no_images_are_no_evaluation() -> None:
@@ -52,49 +55,18 @@ def test_no_images_are_no_evaluation() -> None:
         Evaluator(ghn, variables, [], Runner())
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_statistics_of_one_batch_give_the_logits_of_that_batch(number: int) -> None:
-    batch, (images, _) = tiny_batch(), images_and_labels()
-    args, graph = batch.args[number], batch.graphs[number]
-    (params,) = predict_params(*tiny_ghn(), [graph])
-    stats = estimate_statistics(args, params, [images])
-    variances = [path for path in stats if path[-1] == "var"]
-    assert variances
-    for path in variances:  # stored unbiased, used biased by the batch itself: undo that to compare
-        count = images.shape[0] * images.shape[1] * images.shape[2]
-        if path[0] in ("stem_1",):
-            stats[path] = stats[path] * (count - 1) / count
-    logits = forward_with_statistics(args, params, images, stats)
-    expected = Runner().forward(network_plan(args), params, images)
-    np.testing.assert_allclose(logits, expected, rtol=0.1, atol=0.05 * float(np.abs(expected).max()))
-
-
-def test_with_fixed_statistics_images_do_not_depend_on_each_other() -> None:
-    batch, (images, _) = tiny_batch(), images_and_labels()
-    (params,) = predict_params(*tiny_ghn(), batch.graphs[:1])
-    stats = estimate_statistics(batch.args[0], params, [images, images + 1])
-    together = forward_with_statistics(batch.args[0], params, images, stats)
-    alone = forward_with_statistics(batch.args[0], params, images[:4], stats)
-    np.testing.assert_allclose(together[:4], alone, rtol=1e-4, atol=1e-5)
-
-
-def test_statistics_are_means_over_batches_and_need_one() -> None:
-    batch, (images, _) = tiny_batch(), images_and_labels()
-    (params,) = predict_params(*tiny_ghn(), batch.graphs[:1])
-    one, other, both = (
-        estimate_statistics(batch.args[0], params, batches)
-        for batches in ([images], [2 * images], [images, 2 * images])
-    )
-    for path, leaf in both.items():
-        np.testing.assert_allclose(leaf, (one[path] + other[path]) / 2, rtol=1e-5)
-    with pytest.raises(ValueError, match="at least one batch of training images"):
-        estimate_statistics(batch.args[0], params, [])
-
-
-def test_reestimated_scores() -> None:
-    batch, (images, _) = tiny_batch(), images_and_labels()
-    score = make_evaluator(protocol="reestimated", training_images=(images,)).score(0, batch.args[0], batch.graphs[0])
-    assert 0 <= score.top1 <= score.top5 <= 1
+def test_reestimated_scores_are_those_of_whole_networks_with_renewed_statistics() -> None:
+    ghn, variables = tiny_ghn()
+    batch, (images, labels) = tiny_batch(), images_and_labels()
+    evaluator = make_evaluator(protocol="reestimated", training_images=(images + 0.1, 2 * images))
+    for args, graph in zip(batch.args, batch.graphs, strict=True):
+        (flat,) = predict_params(ghn, variables, [graph])
+        network = TargetNetwork(args, momentum=0.9)
+        renewed = reestimate_statistics(
+            network, {"params": traverse_util.unflatten_dict(flat)}, [images + 0.1, 2 * images]
+        )
+        logits: Any = network.apply(renewed, images)
+        assert evaluator.score(0, args, graph).top1 == pytest.approx(float((logits.argmax(1) == labels).mean()))
 
 
 def test_top_k() -> None:
@@ -114,10 +86,25 @@ def test_the_table_has_mean_error_and_maximum_of_both() -> None:
     lines = summary_table(SCORES, 0.1).splitlines()
     assert lines[1].split() == ["predicted", "60.0", "5.8", "70.0", "90.0"]
     assert lines[2].split() == ["He", "init", "10.0", "0.0", "10.0", "50.0"]
-    assert "3 architectures" in lines[3]
-    assert "20 ms" in lines[3]
+    assert lines[3] == (
+        "3 architectures (10 to 10 nodes, 1,000 to 1,000 weights); chance 10.0; "
+        "one prediction took 20 ms (median), 20 ms at most"
+    )
+    assert len(lines) == 4
     with pytest.raises(ValueError, match="at least one score"):
         summary_table([], 0.1)
+
+
+def test_the_table_says_which_rule_it_compares_with_and_what_training_left_out() -> None:
+    lines = summary_table(SCORES[:1], 0.1, "torch", passed_over=12, held_out=3456).splitlines()
+    assert lines[1].split() == ["predicted", "50.0", "-", "50.0", "90.0"]  # one value has no standard error
+    assert lines[2].split()[:3] == ["PyTorch", "init", "10.0"]
+    assert lines[4] == (
+        "training passed over 12 networks of meta-batches with too many nodes and left out 3,456 draws that are "
+        "networks of evaluation splits"
+    )
+    alone = [dataclasses.replace(score, random_top1=None, random_top5=None) for score in SCORES]
+    assert len(summary_table(alone, 0.1).splitlines()) == 3
 
 
 def test_scores_are_appended_and_a_line_cut_short_is_dropped(tmp_path: pathlib.Path) -> None:
@@ -143,19 +130,50 @@ def test_scores_of_different_questions_are_not_mixed(tmp_path: pathlib.Path) -> 
 
 
 def test_a_model_without_cells_is_scored_by_both_protocols() -> None:
+    ghn, weights = tiny_ghn()
     model = ResNet((1, 1), num_classes=10, small_images=True, bottleneck=False)
-    images, labels = images_and_labels(16)
+    images, labels = images_and_labels()
     graph = trace(model, images.shape[1:])
-    variables: Any = model.init(jax.random.key(0), images)
-    params: Any = traverse_util.flatten_dict(variables["params"])
-    expected, _ = model.apply(variables, images, True, mutable=["batch_stats"])
-    (logits,) = model_logits(model, params, [images], ())
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    (same,) = model_logits(model, params, [images], [images, images])
-    np.testing.assert_allclose(same, expected, rtol=1e-3, atol=1e-4)
-    for options in ({}, {"protocol": "reestimated", "training_images": (images,)}):
-        assert 0 <= make_evaluator(**options).score(0, model, graph).top1 <= 1
-    assert labels.shape == (16,)
+    (flat,) = predict_params(ghn, weights, [graph])
+    variables: Any = {**model.init(jax.random.key(0), images), "params": traverse_util.unflatten_dict(flat)}
+    by_batch: Any = model.apply(variables, images, True, mutable=["batch_stats"])[0]
+    given: Any = model.apply(reestimate_statistics(model, variables, [images + 0.1, 2 * images]), images)
+    network = network_of(model, flat, Runner())
+    np.testing.assert_allclose(network.logits(images), by_batch, rtol=1e-4, atol=1e-5)
+    statistics = network.statistics([images + 0.1, 2 * images])
+    np.testing.assert_allclose(network.logits_given(images, statistics), given, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(by_batch, given, rtol=1e-2)
+    for logits, options in (
+        (by_batch, {}),
+        (given, {"protocol": "reestimated", "training_images": (images + 0.1, 2 * images)}),
+    ):
+        found = make_evaluator(**options).score(0, model, graph)
+        assert found.top1 == pytest.approx(float((logits.argmax(1) == labels).mean()))
+
+
+def test_accuracy_counts_every_image_once() -> None:
+    ghn, variables = tiny_ghn()
+    batch, (images, labels) = tiny_batch(), images_and_labels()
+    parts = [(images[:12], labels[:12]), (images[12:], labels[12:])]
+    single = [Evaluator(ghn, variables, [part], Runner(), seed=None) for part in parts]
+    found = [[getattr(one.score(0, batch.args[0], batch.graphs[0]), k) for k in ("top1", "top5")] for one in single]
+    both = Evaluator(ghn, variables, parts, Runner(), seed=None).score(0, batch.args[0], batch.graphs[0])
+    wanted = (12 * np.array(found[0]) + 4 * np.array(found[1])) / 16
+    assert not np.allclose(wanted, np.mean(found, axis=0))
+    np.testing.assert_allclose([both.top1, both.top5], wanted)
+
+
+def test_the_rule_of_random_initialisation_is_the_one_asked_for() -> None:
+    batch = tiny_batch()
+    asked = []
+
+    def rule(graph: ArchGraph, key: jax.Array) -> dict:
+        asked.append(graph.name)
+        return torch_initialisation(graph, key)
+
+    score = make_evaluator(random_init=rule).score(0, batch.args[0], batch.graphs[0])
+    assert asked == ["tiny/0"]
+    assert score.random_top1 is not None
 
 
 def test_an_evaluation_goes_on_where_it_stopped(tmp_path: pathlib.Path) -> None:

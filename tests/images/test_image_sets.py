@@ -176,6 +176,16 @@ def test_few_shot_subsets_are_balanced_and_repeatable() -> None:
         few_shot(digits.train, 1000)
 
 
+def test_few_shot_subsets_may_be_the_first_of_each_class() -> None:
+    labels = np.array([1, 0, 1, 1, 0, 0, 1], np.int32)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1).repeat(3, axis=3)
+    subset = few_shot(ImageSplit(images, labels), 2, choice="first")
+    assert subset.images[:, 0, 0, 0].tolist() == [0, 1, 2, 4]
+    assert subset.labels.tolist() == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="'random' or 'first', got 'last'"):
+        few_shot(subset, 1, choice="last")  # pyright: ignore[reportArgumentType]
+
+
 def test_measured_statistics_are_those_of_the_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)).astype(np.uint8)
     style = measured_style(images, flip=False)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from parity_data import PARITY, needs_parity
 
-from ghn_jax.deepnets import NetworkArgs
+from ghn_jax.deepnets import DatasetReader, MetaBatch, NetworkArgs
 from ghn_jax.deepnets.demo_space import DemoStream, is_test, simplified
+from ghn_jax.deepnets.held_out import architecture_hash
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.deepnets.sources import training_stream
 from ghn_jax.evaluation.architectures import evaluation_architectures
@@ -20,29 +21,28 @@ TASK = Task(10, 8)
 DEMO = ArchitectureConfig(split="demo", meta_batch=2, sampler_workers=0)
 
 
-def genotypes(batches) -> list[str]:
+def arguments(batches) -> list[str]:
     return [str(args.replace(fc_dim=64)) for batch in batches for args in batch.args]
 
 
-def test_the_demo_never_trains_on_what_it_tests() -> None:
-    stream = training_stream(DEMO, TASK, seed=0, position=0)
-    trained = set(genotypes(next(stream) for _ in range(100)))
+def test_the_demo_validates_and_tests_on_what_it_holds_out() -> None:
     tested, validated = (
         [args for _, args, _ in evaluation_architectures(DEMO, TASK, split, count) if isinstance(args, NetworkArgs)]
         for split, count in (("test", 50), ("val", 10))
     )
     assert (len(tested), len(validated)) == (50, 10)
     assert all(is_test(args) for args in (*tested, *validated))
-    assert trained.isdisjoint(str(args.replace(fc_dim=64)) for args in (*tested, *validated))
-    assert len(trained) > 150
-    assert len({str(args) for args in tested}) > 45
+    assert len({architecture_hash(args) for args in tested}) == 45  # the rest repeats one of them: it is a small space
+    stream = training_stream(DEMO, TASK, seed=0, position=0)
+    assert not any(is_test(args) for _ in range(20) for args in next(stream).args)
 
 
 def test_whether_an_architecture_tests_does_not_depend_on_its_width() -> None:
-    for index in range(40):
-        args = simplified(sample_args("train", index)[0])
-        if args is not None:
-            assert is_test(args) == is_test(args.replace(C=64, fc_dim=128, image_size=32, num_classes=100))
+    drawn = [args for index in range(40) if (args := simplified(sample_args("train", index)[0])) is not None]
+    assert len(drawn) > 10
+    for args in drawn:
+        assert is_test(args) == is_test(args.replace(C=64, fc_dim=128, image_size=32, num_classes=100))
+    assert {is_test(args) for args in drawn} == {True, False}
 
 
 def test_demo_networks_are_small() -> None:
@@ -74,25 +74,62 @@ def test_demo_meta_batches_hold_no_more_nodes_than_allowed() -> None:
 
 def test_few_architectures_come_again() -> None:
     stream = training_stream(dataclasses.replace(DEMO, num_architectures=4), TASK, seed=0, position=0)
-    assert len(set(genotypes(next(stream) for _ in range(10)))) == 4
+    assert len(set(arguments(next(stream) for _ in range(10)))) == 4
+
+
+RELEASE = PARITY / "deepnets"
+
+
+def release_batches(path: pathlib.Path) -> list[MetaBatch]:
+    config = ArchitectureConfig(architecture_file=path, meta_batch=2, max_nodes=100_000, sampler_workers=0)
+    stream = training_stream(config, Task(10, 32), seed=0, position=0)
+    batches = [next(stream) for _ in range(31)]
+    assert [batch.start for batch in batches] == list(range(0, 62, 2))
+    return batches
 
 
 @needs_parity
-def test_architectures_of_the_releases_files() -> None:
-    path = PARITY / "deepnets" / "deepnets1m_train.hdf5"
-    config = ArchitectureConfig(architecture_file=path, meta_batch=2, sampler_workers=0)
-    stream = training_stream(config, Task(10, 32), seed=0, position=0)
-    batches = [next(stream) for _ in range(31)]
+def test_a_file_of_the_release_comes_in_a_new_order_every_round(tmp_path: pathlib.Path) -> None:
+    for name in ("deepnets1m_train.hdf5", "deepnets1m_train_meta.json"):
+        (tmp_path / name).write_bytes((RELEASE / name).read_bytes())
+    batches = release_batches(tmp_path / "deepnets1m_train.hdf5")
     names = [graph.name for batch in batches for graph in batch.graphs]
-    if all(b.start == 2 * i for i, b in enumerate(batches[:30])):
-        assert len(set(names[:60])) == 60
+    assert sorted(names[:60]) == sorted(f"train/{number}" for number in range(60))
+    assert set(names[60:]) < set(names[:60])
     assert {args.C for batch in batches for args in batch.args} > {32}
-    evaluated = dataclasses.replace(config, architecture_file=path.with_name("deepnets1m_eval.hdf5"))
-    chosen = list(evaluation_architectures(evaluated, Task(10, 32), "deep", 500))
-    assert [number for number, _, _ in chosen] == list(range(6))
-    missing = dataclasses.replace(config, architecture_file=pathlib.Path("none.hdf5"))
+    assert sum(batch.held_out for batch in batches) == 0
+
+
+@needs_parity
+def test_training_leaves_out_what_the_evaluation_file_beside_it_holds() -> None:
+    """The release's generator seeds its splits alike: the first networks of `train` come again in `test` and others."""
+    path = RELEASE / "deepnets1m_train.hdf5"
+    held_out = set()
+    for split in ("val", "test", "wide", "deep", "dense", "bnfree"):
+        reader = DatasetReader(path.with_name("deepnets1m_eval.hdf5"), split)
+        held_out |= {architecture_hash(reader.args(number)) for number in range(len(reader))}
+    train = DatasetReader(path, "train")
+    usable = {number for number in range(60) if architecture_hash(train.args(number)) not in held_out}
+    assert 0 < len(usable) < 60
+    batches = release_batches(path)
+    used = [graph.name for batch in batches for graph in batch.graphs]
+    assert set(used) <= {f"train/{number}" for number in usable}
+    assert len(set(used)) > 0.9 * len(usable)
+    assert sum(batch.held_out for batch in batches) >= 60 - len(usable)
+
+
+@needs_parity
+def test_evaluation_splits_come_from_the_file_beside_the_training_file() -> None:
+    config = ArchitectureConfig(architecture_file=RELEASE / "deepnets1m_train.hdf5")
+    for split, count in (("deep", 6), ("val", 12)):
+        chosen = list(evaluation_architectures(config, Task(10, 32), split, 500))
+        assert [graph.name for _, _, graph in chosen] == [f"{split}/{number}" for number in range(count)]
+
+
+def test_a_missing_file_is_told_before_training() -> None:
+    config = ArchitectureConfig(architecture_file=pathlib.Path("none.hdf5"))
     with pytest.raises(ValueError, match=r"none\.hdf5"):
-        training_stream(missing, Task(10, 32), seed=0, position=0)
+        training_stream(config, Task(10, 32), seed=0, position=0)
 
 
 def test_predefined_are_resnet_50_and_the_vision_transformer() -> None:

@@ -13,7 +13,7 @@ from ghn_jax.networks import TargetNetwork
 
 def test_default_hypernetwork_recognises_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_range, "_told", set())
-    batch = next(DemoStream("test", meta_batch=1, tests=True, width=16, num_classes=10, image_size=8))
+    batch = next(DemoStream(meta_batch=1, for_training=False, width=16, num_classes=10, image_size=8))
     images, labels = next(iter(eval_batches(load_images("digits", image_size=8), "test", 64)))
     with pytest.warns(UserWarning, match="trained on scikit-learn's 8 x 8 digits"):
         variables = ghn_jax.predict(batch.graphs[0])

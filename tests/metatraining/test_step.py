@@ -12,13 +12,12 @@ import pytest
 from flax import traverse_util
 from tiny_networks import IMAGE_SIZE, images_and_labels, tiny_batch, tiny_ghn
 
-from ghn_jax.deepnets import NetworkArgs, network_graph
+from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.hypernet import predict_params
 from ghn_jax.metatraining.failures import MOST_WRITTEN, TooManySkippedError, judge, record_failure
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.networks import TargetNetwork
-from ghn_jax.networks.random_init import he_initialisation
 from ghn_jax.runs import devices
 
 CONFIG = OptimiserConfig(clip=1e6)
@@ -135,19 +134,3 @@ def test_a_step_that_is_not_finite_is_left_out_and_written_down(tmp_path: pathli
     judge(1, 20, 0.05, path)
     with pytest.raises(TooManySkippedError, match=rf"2 of 20 .* {path}"):
         judge(2, 20, 0.05, path)
-
-
-def test_he_initialisation_has_the_variances_of_the_paper() -> None:
-    args = tiny_batch().args[1].replace(C=64, image_size=8)
-    graph = network_graph(args)
-    params = he_initialisation(graph, jax.random.key(0))
-    assert params.keys() == {spec.path for spec in graph.params}
-    for spec in graph.params:
-        array = np.asarray(params[spec.path])
-        assert array.shape == spec.shape
-        if spec.rank == 1:
-            assert set(array) == {float(spec.path[-1] == "scale")}
-        elif spec.size > 2000:
-            gain = 1 if spec.path[0].startswith("classifier") else 2
-            fan_in = np.prod(spec.canonical_shape[1:])
-            np.testing.assert_allclose(array.std(), np.sqrt(gain / fan_in), rtol=0.1)

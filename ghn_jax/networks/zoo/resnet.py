@@ -7,7 +7,7 @@ import jax
 
 from ghn_jax.deepnets.recipes import Pair, PoolKind, Recipe
 from ghn_jax.deepnets.resnet import RESNET50_STAGES, ResidualNetwork
-from ghn_jax.networks.recipe_layer import ArrayBuilder
+from ghn_jax.networks.recipe_layer import ArrayBuilder, ArrayValue, as_array
 from ghn_jax.networks.zoo.layers import batch_norm, conv, global_mean, max_pool
 
 
@@ -34,7 +34,7 @@ class ResNet(nn.Module):
         del dropout
         form = (self.bottleneck, self.groups, self.group_width)
         network = ResidualNetwork(self.stages, self.num_classes, self.small_images, *form)
-        return network(_Builder(None, train), images)
+        return as_array(network(_Builder(None, train), images))
 
 
 class _Block(nn.Module):
@@ -45,7 +45,7 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Output of the block."""
-        return self.recipe(_Builder(None, train), x)
+        return as_array(self.recipe(_Builder(None, train), x))
 
 
 class _Builder(ArrayBuilder):
@@ -53,7 +53,7 @@ class _Builder(ArrayBuilder):
 
     def conv(
         self,
-        x: jax.Array,
+        x: ArrayValue,
         name: str,
         width: int,
         kernel: Pair = (1, 1),
@@ -63,35 +63,35 @@ class _Builder(ArrayBuilder):
         dilation: int = 1,
         relu: bool = False,
         padding: int | None = None,
-    ) -> jax.Array:
+    ) -> ArrayValue:
         """Square, not dilated."""
         if kernel[0] != kernel[1] or strides[0] != strides[1] or dilation > 1:
             raise ValueError(f"{name}: convolutions of the zoo are square and not dilated, got {kernel}, {strides}")
-        x = nn.relu(x) if relu else x
+        x = nn.relu(as_array(x)) if relu else as_array(x)
         return conv(x, width, kernel[0], name, stride=strides[0], padding=padding, groups=groups)
 
-    def dense(self, x: jax.Array, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> jax.Array:
+    def dense(self, x: ArrayValue, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> ArrayValue:
         """(B, C) to (B, width)."""
-        return nn.Dense(width, use_bias=bias, name=name)(x)
+        return nn.Dense(width, use_bias=bias, name=name)(as_array(x))
 
-    def norm(self, x: jax.Array, name: str) -> jax.Array:
+    def norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Batch normalisation with running statistics."""
-        return batch_norm(x, name, self._train)
+        return batch_norm(as_array(x), name, self._train)
 
-    def pool(self, x: jax.Array, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> jax.Array:
+    def pool(self, x: ArrayValue, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> ArrayValue:
         """Maximum of windows."""
         if kind != "max":
             return super().pool(x, kind, stride, window=window, padding=padding)
-        return max_pool(x, window, stride, padding)
+        return max_pool(as_array(x), window, stride, padding)
 
-    def mean(self, x: jax.Array, *, squeeze: bool = False) -> jax.Array:
+    def mean(self, x: ArrayValue, *, squeeze: bool = False) -> ArrayValue:
         """(B, H, W, C) to (B, C)."""
-        return global_mean(x)
+        return global_mean(as_array(x))
 
-    def layer(self, name: str, recipe: Recipe, *inputs: jax.Array, kind: str = "", branch: bool = False) -> jax.Array:
+    def layer(self, name: str, recipe: Recipe, *inputs: ArrayValue, kind: str = "", branch: bool = False) -> ArrayValue:
         """A block."""
         (x,) = inputs
-        return _Block(recipe, name=name)(x, self._train)
+        return _Block(recipe, name=name)(as_array(x), self._train)
 
 
 MODELS = {
