@@ -26,14 +26,15 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
+from terminal import Terminal, show_log
 
 from ghn_jax.evaluation.accuracy import Evaluator, Protocol
 from ghn_jax.evaluation.architectures import evaluation_architectures
 from ghn_jax.evaluation.score_table import claim_folder, score_all, summary_table
 from ghn_jax.images import eval_batches, load_images, train_batches
+from ghn_jax.metatraining.command import use_compilation_cache
 from ghn_jax.metatraining.config import ArchitectureConfig, Task, to_json
-from ghn_jax.metatraining.process import use_compilation_cache
-from ghn_jax.metatraining.trained import load_trained
+from ghn_jax.metatraining.loop import load_trained
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.pictures import histogram_picture
 
@@ -136,6 +137,7 @@ def evaluate(options: Options) -> str:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    show_log(Terminal())
     use_compilation_cache(options.compilation_cache)
     try:
         table = evaluate(options)

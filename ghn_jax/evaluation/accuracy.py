@@ -17,6 +17,7 @@ from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.hypernet import GHN, predict_params
 from ghn_jax.images import Batch
+from ghn_jax.keys import HE_INITIALISATION, named_key
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.random_init import he_initialisation
 from ghn_jax.networks.runner import Runner
@@ -86,7 +87,7 @@ class Evaluator:
         top1, top5 = self._accuracy(args, predicted)
         he = (None, None)
         if self.seed is not None:
-            key = jax.random.fold_in(jax.random.key(self.seed), number)
+            key = jax.random.fold_in(named_key(self.seed, HE_INITIALISATION), number)
             he = self._accuracy(args, he_initialisation(graph, key))
         return Score(graph.name, graph.num_nodes, graph.num_params, top1, top5, *he, seconds)
 

@@ -11,7 +11,7 @@ import numpy as np
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.files import replaced_atomically
-from ghn_jax.runs.metrics import Progress
+from ghn_jax.runs.progress import Progress
 
 
 def summary_table(scores: Sequence[Score], chance: float) -> str:
@@ -54,7 +54,6 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
         append_score(path, score)
         there[score.name] = score
         progress.advance(f"top-1 {100 * float(np.mean([s.top1 for s in there.values()])):.1f} %")
-    progress.close()
     return [there[graph.name] for _, _, graph in architectures]
 
 

@@ -12,7 +12,7 @@ from ghn_jax.hypernet import GHN, PreparedBatch, predict_with_vjp, prepare
 from ghn_jax.runs.devices import Device
 
 
-class Rehearsal:
+class PredictionWarmUp:
     """Prepares graphs for prediction, and predicts once beforehand where that compiles anything new.
 
     Args:
@@ -23,12 +23,12 @@ class Rehearsal:
 
     def __init__(self, ghn: GHN, params: Any, device: Device) -> None:
         self._ghn, self._device = ghn, device
-        self._zeros = jax.device_put(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), device)
+        self._zeros = zeros_like(params, device)
         self._seen: set[Hashable] = set()
         self._ready: dict[tuple[int, ...], PreparedBatch] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, graphs: Sequence[ArchGraph]) -> None:
+    def warm(self, graphs: Sequence[ArchGraph]) -> None:
         """Makes graphs ready for `take`; safe in background threads."""
         prepared = prepare(self._ghn.config, graphs)
         needs = _programs(prepared)
@@ -37,24 +37,29 @@ class Rehearsal:
             self._seen |= needs
         if is_new:
             predicted, vjp = predict_with_vjp(self._ghn, {"params": self._zeros}, prepared)
-            jax.block_until_ready(vjp(jax.tree.map(jnp.zeros_like, predicted)))
+            jax.block_until_ready(vjp(zeros_like(predicted, self._device)))
         with self._lock:
             self._ready[_identity(graphs)] = prepared
 
     def take(self, graphs: Sequence[ArchGraph]) -> PreparedBatch:
-        """What `prepare` made of the same graphs, or the same made now."""
+        """What `warm` prepared for the same graphs, or the same made now."""
         with self._lock:
             ready = self._ready.pop(_identity(graphs), None)
         return prepare(self._ghn.config, graphs) if ready is None else ready
 
 
+def zeros_like(tree: Any, device: Device) -> Any:
+    """Zeros of the shapes and types of a pytree, made on the device that they are for."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=device), tree)
+
+
 def _identity(graphs: Sequence[ArchGraph]) -> tuple[int, ...]:
-    """Valid as long as the graphs live, and those waiting in `Rehearsal` are kept by their prepared batch."""
+    """Valid as long as the graphs live; those waiting in a `PredictionWarmUp` are kept by their prepared batch."""
     return tuple(id(graph) for graph in graphs)
 
 
 def _programs(prepared: PreparedBatch) -> set[Hashable]:
-    """What the programs that a prediction and its way back call depend on."""
+    """What the programs of a prediction and of its backward pass depend on."""
     needs: set[Hashable] = {(prepared.batch.num_graphs, prepared.batch.width)}
     for chunk in prepared.chunks:
         needs.add((chunk.key, len(chunk.nodes)))
