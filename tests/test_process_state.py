@@ -54,7 +54,8 @@ def test_importing_everything_changes_nothing() -> None:
     names = [path.relative_to(ROOT).as_posix().removesuffix(".py").removesuffix("/__init__") for path in FILES]
     modules = [name.replace("/", ".") for name in names]
     code = (
-        f"{SNAPSHOT}import tensorflow_datasets, grain, tensorboardX, tyro, sklearn.datasets, h5py, scipy\nbefore = state()\n"
+        f"{SNAPSHOT}import grain, h5py, scipy, sklearn.datasets, tensorboardX, tensorflow_datasets, tyro\n"
+        "before = state()\n"
         f"for name in {modules}: importlib.import_module(name)\n"
         "for number, pair in enumerate(zip(before, state(), strict=True)): assert pair[0] == pair[1], number\n"
     )

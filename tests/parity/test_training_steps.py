@@ -160,26 +160,36 @@ def test_steps_agree_with_the_release(name: str, steps: int, gradient: float) ->
 
 @needs_parity
 @pytest.mark.slow
-def test_where_the_release_is_chaotic_we_are_as_near_to_float64_as_it_is() -> None:
-    """GHN-2's deep batch-normalised networks amplify rounding, and Adam's first updates have the size of the learning
-    rate whatever the gradient's, so that signs of tiny gradients decide. From the third step on the release itself
-    is further than the 1 % of the contract from float64; how far float32 may be is measured on it, and on a float64
-    run whose initial weights were changed by 1e-7 of themselves.
+def test_where_the_release_is_chaotic_float64_decides() -> None:
+    """The contract for losses is 1 % at the third and fourth step, and we are held to it, or to being no further from
+    float64 than the release: GHN-2's deep batch-normalised networks amplify rounding, and Adam's first updates have the
+    size of the learning rate whatever the gradient's, so that signs of tiny gradients decide. How far float32 may be is
+    measured on the release itself and on a float64 run with initial weights changed by 1e-7 of themselves.
     """
     wanted = fixture_steps("ghn2_tiny")
     ours = list(our_steps("ghn2_tiny", wanted))
     check_step(ours[0], wanted[0], loss=1e-4, gradient=1e-3)
     check_step(ours[1], wanted[1], loss=1e-3, gradient=2e-2)
     exact, changed = float64_steps("ghn2_tiny", wanted), float64_steps("ghn2_tiny", wanted, change=1e-7)
-    for number in (2, 3):
-        truth, release = exact[number], wanted[number]
-        distances = [abs(loss / truth.loss - 1) for loss in (release["loss"], changed[number].loss)]
-        assert distances[0] > 1e-2  # else the contract could be kept, and should be asked for
-        assert abs(ours[number].loss / truth.loss - 1) < 2 * max(distances)
+    for found, one, truth, other in zip(ours[2:], wanted[2:], exact[2:], changed[2:], strict=True):
+        release = Found(one["loss"], 0.0, one["clipped_grad_norms"], one["param_norms_after"])
+        allowed = {key: max(value, distances(other, truth)[key]) for key, value in distances(release, truth).items()}
+        assert allowed["loss"] > 1e-2  # else 1 % could be asked for
+        reached = distances(found, truth)
+        assert abs(found.loss / release.loss - 1) < 1e-2 or reached["loss"] <= allowed["loss"]
+        for key in ("gradient", "weights", "ln.bias"):
+            assert reached[key] < 2 * allowed[key], key
 
-        def of_gradient(clipped: dict[str, float], truth: Found = truth) -> float:
-            return max(abs(clipped[key] - norm) for key, norm in truth.clipped.items()) / CONFIG.clip
 
-        distances = [of_gradient(clipped) for clipped in (release["clipped_grad_norms"], changed[number].clipped)]
-        assert of_gradient(ours[number].clipped) < 2 * max(distances)
-        check_weights(ours[number].after, release["param_norms_after"])
+def distances(found: Found, truth: Found) -> dict[str, float]:
+    """Of losses, clipped gradients (shares of the whole one), weights, and biases of LayerNorm, which begin at 0, in
+    learning rates.
+    """
+    weights = {key: abs(found.after[key] - norm) for key, norm in truth.after.items()}
+    bias = weights.pop("ln.bias")
+    return {
+        "loss": abs(found.loss / truth.loss - 1),
+        "gradient": max(abs(found.clipped[key] - norm) for key, norm in truth.clipped.items()) / CONFIG.clip,
+        "weights": max(value / truth.after[key] for key, value in weights.items()),
+        "ln.bias": bias / CONFIG.learning_rate,
+    }
