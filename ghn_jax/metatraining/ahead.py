@@ -83,7 +83,7 @@ class MetaBatches:
                 if warmed.done():
                     raise  # of the compilation itself
                 if self._progress is not None:
-                    compiled = sum(report.compiled for report in self._step.compile_reports())
+                    compiled = self._step.compile_metrics()["layers_compiled"]
                     waited = time.monotonic() - start
                     self._progress.wait(f"update {self._number + 1} waits for {waited:.0f} s, {compiled} layers so far")
 

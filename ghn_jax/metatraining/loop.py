@@ -129,7 +129,6 @@ def meta_step_fn(config: TrainConfig, step: MetaStep, rates: optax.Schedule) -> 
     def step_fn(state: TrainState, batch: TrainBatch, number: int, key: jax.Array) -> StepOutput[TrainState]:
         rate = float(rate_of(number))
         new, report = step(state, batch.architectures, batch.images, rate, key)
-        compiled = step.compile_reports()
         nets = len(batch.architectures.graphs)
         metrics = {
             "loss": report.loss,
@@ -139,10 +138,7 @@ def meta_step_fn(config: TrainConfig, step: MetaStep, rates: optax.Schedule) -> 
             "skipped": int(not report.finite),
             "seconds": report.seconds,
             "nets_images_per_second": nets * config.images.batch_size / report.seconds,
-            "compiled_layers": sum(c.compiled for c in compiled),
-            "compile_seconds": sum(c.seconds for c in compiled),
-            "held_layers": sum(c.held for c in compiled),
-            "evicted_layers": sum(c.evicted for c in compiled),
+            **step.compile_metrics(),
             # Positions count every network that was drawn, those of meta-batches with too many nodes included.
             "networks_passed_over": batch.architectures.end - nets * (number + 1),
             **memory(),
@@ -205,7 +201,7 @@ def _local(tree: Any) -> Any:
 def _describe(metrics: Metrics) -> str:
     text = (
         f"loss {metrics['loss']:.3f} top-1 {100 * metrics['accuracy']:.1f} %, "
-        f"{metrics['nets_images_per_second']:.0f} nets x images/s, {metrics['compiled_layers']} layers compiled"
+        f"{metrics['nets_images_per_second']:.0f} nets x images/s, {metrics['layers_compiled']} layers compiled"
     )
     if "resident_bytes" in metrics:
         text += f", {metrics['resident_bytes'] / 1e9:.1f} GB in {metrics['memory_mappings']:,} mappings"

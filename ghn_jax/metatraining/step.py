@@ -94,9 +94,12 @@ class MetaStep:
         """One for each device of this process."""
         return list(self._runners.values())
 
-    def compile_reports(self) -> list[CompileReport]:
-        """What each of them compiled and holds."""
-        return [runner.report() for runner in self._runners.values()]
+    def compile_metrics(self) -> dict[str, float]:
+        """What they compiled and hold, in all: the fields of `CompileReport`, as ``layers_compiled``, ..."""
+        reports = [runner.report() for runner in self._runners.values()]
+        # Mappings are of the whole process, no sum over devices: runs.environment measures them.
+        names = [field.name for field in dataclasses.fields(CompileReport) if field.name != "mappings"]
+        return {f"layers_{name}": sum(getattr(report, name) for report in reports) for name in names}
 
     def warm(self, batch: MetaBatch, image_shape: tuple[int, ...]) -> None:
         """Compiles ahead what this process needs for a meta-batch and lacks; safe in background threads.

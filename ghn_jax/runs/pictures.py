@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ghn_jax.files import replaced_atomically
 from ghn_jax.runs.metrics import read_metrics
 
 WINDOW = 50
@@ -69,8 +70,6 @@ def _figure(columns: int) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    """Written aside and renamed."""
-    temporary = path.with_suffix(".new.png")
-    figure.savefig(temporary, dpi=130)
-    temporary.replace(path)
+    with replaced_atomically(path) as new:
+        figure.savefig(new, dpi=130)
     return path
