@@ -23,11 +23,12 @@ import sys
 
 import jax
 import tyro
+from terminal import Terminal, show_log
 
 from ghn_jax.evaluation import Evaluation, EvaluationConfig, evaluate
 from ghn_jax.evaluation.score_table import RANDOM_INIT_LABELS
 from ghn_jax.images import load_images
-from ghn_jax.metatraining.trained import load_trained
+from ghn_jax.metatraining.loop import load_trained
 from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.runs.pictures import histogram_picture
 
@@ -79,6 +80,7 @@ def run(options: Options) -> Evaluation:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    show_log(Terminal())
     if options.compilation_cache != "":
         enable_compilation_cache(options.compilation_cache)
     try:

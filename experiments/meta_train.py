@@ -1,10 +1,10 @@
 """Meta-training of a graph hypernetwork: GHN-2, GHN-1 or the MLP baseline.
 
-What the paper reports (Knyazev et al., NeurIPS 2021, Table 3: mean top-1 on 500 unseen test architectures, CIFAR-10):
+What the paper reports (Knyazev et al., NeurIPS 2021, Tables 3 and 4: mean on 500 unseen test architectures, %):
 
-| hypernetwork | CIFAR-10 | ImageNet top-5 |
+| hypernetwork | CIFAR-10 top-1 | ImageNet top-5 |
 |---|---|---|
-| MLP | 42.2 | 32.2 |
+| MLP | 42.2 | not reported |
 | GHN-1 | 51.4 | 17.2 |
 | GHN-2 | 66.9 | 27.2 |
 
@@ -23,29 +23,36 @@ import sys
 import time
 
 import jax
+from terminal import Terminal, show_log
 
-from ghn_jax.metatraining.command_line import parse_config
+from ghn_jax.metatraining.command import parse_config, set_up
 from ghn_jax.metatraining.failures import TooManySkippedError
 from ghn_jax.metatraining.loop import train
-from ghn_jax.metatraining.process import set_up
 from ghn_jax.metatraining.validation import final_evaluation
 
 
 def main() -> None:
     start = time.monotonic()
     config = parse_config(None, __doc__ or "")
+    terminal = Terminal()
+    show_log(terminal)
     set_up(config.run)
     if jax.process_index() == 0:
         print(f"on {jax.device_count()} devices ({jax.devices()[0].device_kind}), in {config.run_dir}", flush=True)
     try:
-        result = train(config)
+        result = train(config, terminal)
     except (ValueError, TooManySkippedError) as error:
         sys.exit(f"meta_train: {error}")
     config = result.config
     print(f"{result.steps} updates, {(time.monotonic() - start) / 60:.1f} minutes, in {config.run_dir}", flush=True)
+    if jax.process_index() == 0:
+        passed_over = f"{result.passed_over:,} passed over, their meta-batches too large"
+        held_out = f"{result.held_out:,} draws left out, networks of evaluation splits"
+        print(f"trained on {result.networks:,} networks; {passed_over}; {held_out}", flush=True)
     if not result.finished or jax.process_index() != 0 or not config.run.test_architectures:
         return
-    _, table, files = final_evaluation(config, result.ghn, result.params, result.images)
+    counts = {"passed_over": result.passed_over, "held_out": result.held_out}
+    _, table, files = final_evaluation(config, result.ghn, result.params, result.images, **counts)
     print(table)
     print("written:", *files)
     print(f"{(time.monotonic() - start) / 60:.1f} minutes in all")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.hypernet import GHN, predict_params
 from ghn_jax.images import Batch
+from ghn_jax.keys import RANDOM_INITIALISATION, named_key
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.random_init import RandomInit, he_initialisation
 from ghn_jax.networks.runner import Runner
@@ -26,9 +26,6 @@ Protocol = Literal["batch", "reestimated"]
 
 TopK = tuple[float, float]
 """Top-1 and top-5 accuracy in [0, 1]."""
-
-_RANDOM_INIT = zlib.crc32(b"random initialisation")
-"""Parts this use of the seed from all others."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ class Evaluator:
         top1, top5 = self._accuracy(args, predicted)
         random = (None, None)
         if self.seed is not None:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _RANDOM_INIT), number)
+            key = jax.random.fold_in(named_key(self.seed, RANDOM_INITIALISATION), number)
             random = self._accuracy(args, self.random_init(graph, key))
         return Score(graph.name, graph.num_nodes, graph.num_params, top1, top5, *random, seconds)
 

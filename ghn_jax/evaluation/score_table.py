@@ -12,7 +12,7 @@ from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.files import atomic_file
-from ghn_jax.runs.metrics import Progress
+from ghn_jax.runs.progress import Progress
 
 RANDOM_INIT_LABELS = {"he": "He init", "torch": "PyTorch init"}
 """What tables call the rules of random initialisation (`networks.random_init`)."""
@@ -74,7 +74,6 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
         append_score(path, score)
         there[score.name] = score
         progress.advance(f"top-1 {100 * float(np.mean([s.top1 for s in there.values()])):.1f} %")
-    progress.close()
     return [there[graph.name] for _, _, graph in architectures]
 
 

@@ -12,6 +12,7 @@ from ghn_jax.images.augment import add_noise, crop_and_flip, normalise, random_f
 from ghn_jax.images.colour import colour_jitter
 from ghn_jax.images.image_set import ImageSet, ImageSplit, Style
 from ghn_jax.images.stream import ImageStream, evenly_spaced
+from ghn_jax.keys import AUGMENTATION, NOISE, named_key
 
 Batch = tuple[jax.Array, jax.Array]
 """Normalised images float32 (B, H, W, 3) and labels int32 (B,)."""
@@ -48,7 +49,7 @@ class _MemoryBatches:
         self._count = len(images.train)
         self.steps_per_epoch = self._count // batch_size
         self._split = images.train
-        self._key = jax.random.key(seed)
+        self._key = named_key(seed, AUGMENTATION)
         self._make = jax.jit(functools.partial(_augmented, style=images.style))
         self._order = functools.lru_cache(maxsize=2)(self._order)
 
@@ -68,7 +69,7 @@ class _StreamBatches:
     def __init__(self, images: ImageStream, batch_size: int, seed: int) -> None:
         self._stream, self._batch_size, self._seed = images, batch_size, seed
         self.steps_per_epoch = len(images.train_rows) // batch_size
-        self._key = jax.random.key(seed)
+        self._key = named_key(seed, AUGMENTATION)
         self._make = jax.jit(functools.partial(_coloured, style=images.style))
         self._next: int | None = None
         self._iterator: Iterator[tuple[np.ndarray, np.ndarray]] = iter(())
@@ -109,7 +110,7 @@ def eval_batches(
     else:
         batches = images.eval_batches(split, batch_size, limit)
     prepare = jax.jit(functools.partial(_prepared, style=images.style, noisy=noise_seed is not None))
-    key = jax.random.key(noise_seed or 0)
+    key = named_key(noise_seed or 0, NOISE)
     for place, (pixels, labels) in enumerate(batches):
         yield prepare(jax.random.fold_in(key, place), pixels), jnp.asarray(labels)
 

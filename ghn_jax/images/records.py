@@ -2,20 +2,25 @@
 
 import dataclasses
 import io
+import logging
 import pathlib
-import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ghn_jax.images.cache import cached_arrays
 from ghn_jax.images.image_set import ImageSplit
 
 _T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
+SAID_EVERY = 30.0
+"""Seconds between two lines about long reading."""
 
 CHUNK = 2_000
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -104,11 +109,15 @@ def _rows(source: Any, start: int) -> list[dict[str, Any]]:
     return source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
 
 
-def _shown(steps: Iterable[_T], what: str, total: int | None = None) -> Iterable[_T]:
-    """The steps, with a bar on a terminal; elsewhere a line says what is done."""
-    if not sys.stderr.isatty():
-        print(what, flush=True)
-    return tqdm(steps, desc=what, total=total, disable=None, leave=False)
+def _shown(steps: Iterable[_T], what: str, total: int | None = None) -> Iterator[_T]:
+    """The steps; the log says what is done, and how far it is every half minute."""
+    logger.info("%s", what)
+    said = time.monotonic()
+    for done, step in enumerate(steps):
+        if time.monotonic() - said >= SAID_EVERY:
+            said = time.monotonic()
+            logger.info("%s: %d%s", what, done, "" if total is None else f" of {total}")
+        yield step
 
 
 def picture(encoded: bytes) -> Image.Image:

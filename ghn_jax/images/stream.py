@@ -12,6 +12,8 @@ from PIL import Image
 from ghn_jax.images.image_set import Style
 from ghn_jax.images.records import Records, centre_square, picture
 
+_PROFILING = "grain_enable_multiprocess_worker_profiling"
+
 HostBatch = tuple[np.ndarray, np.ndarray]
 """Images uint8 (B, H, W, 3) and labels int32 (B,)."""
 
@@ -114,8 +116,9 @@ def _stack(elements: Sequence[tuple[np.ndarray, int]]) -> HostBatch:
 
 def _in_workers(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
     stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
-    if workers and not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's worker processes read absl flags, which only absl's own main parses
+    if workers and _PROFILING in flags.FLAGS:
+        # grain reads this flag of its own though only absl's main function parses flags: its default is meant.
+        flags.FLAGS[_PROFILING].present = True
     return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)) if workers else stream
 
 

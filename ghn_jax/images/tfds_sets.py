@@ -1,7 +1,6 @@
 """Image classification sets of tensorflow-datasets, read through array_record: TensorFlow is not imported."""
 
 import dataclasses
-import logging
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -35,7 +34,6 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsSet:
       ValueError: for a name that tensorflow-datasets does not know, a set that is not prepared (the message says how to
         prepare it), or one that is no image classification.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # else every process recommends OpenCV
     try:
         builder: Any = tfds.builder(name, data_dir=data_dir)
     except (DatasetNotFoundError, ValueError) as error:

@@ -1,52 +1,94 @@
-"""Meta-batches whose programs are compiled by background threads before their turn comes."""
+"""Training batches: architectures whose programs background threads compile before their turn comes, and images."""
 
 import collections
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from typing import NamedTuple
 
 from ghn_jax.deepnets import MetaBatch
+from ghn_jax.images import Batch, TrainBatches
 from ghn_jax.metatraining.step import MetaStep
+from ghn_jax.runs.progress import Progress
 
 
-class CompiledAhead:
-    """Hands out the meta-batches of a source in order, each when its programs are ready.
+class TrainBatch(NamedTuple):
+    """What one update of the hypernetwork uses.
 
     Attributes:
-      waited: seconds that the last hand-out waited for programs or for the source.
+      architectures: of the meta-batch.
+      images: normalised images (B, H, W, 3) and labels (B,), shared by all of them.
+    """
+
+    architectures: MetaBatch
+    images: Batch
+
+
+class MetaBatches:
+    """Hands out the meta-batches of a source in order, each when its programs are ready, with the images of its number.
+
+    Args:
+      source: meta-batches without end; closed with this if it can be.
+      images: image batches by number.
+      step: compiles ahead.
+      image_shape: (B, H, W, 3).
+      first: number of the first batch.
+      ahead: meta-batches to look ahead.
+      threads: that compile; 0 compiles when a program is needed.
+      progress: told what is waited for.
+
+    Attributes:
+      position: of the architectures, behind the last meta-batch handed out; None before the first.
     """
 
     def __init__(
         self,
         source: Iterator[MetaBatch],
+        images: TrainBatches,
         step: MetaStep,
         image_shape: tuple[int, ...],
         *,
+        first: int,
         ahead: int,
         threads: int,
+        progress: Progress | None = None,
     ) -> None:
-        self._source, self._step, self._shape = source, step, image_shape
+        self._source, self._images, self._step, self._shape = source, images, step, image_shape
+        self._number, self._progress = first, progress
         self._ahead = ahead if threads else 0
         self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="compile")
         self._waiting: collections.deque[tuple[MetaBatch, Future[None] | None]] = collections.deque()
-        self.waited = 0.0
+        self.position: int | None = None
 
-    def next(self) -> MetaBatch:
-        """The next meta-batch."""
-        start = time.perf_counter()
+    def next(self) -> TrainBatch:
+        """The next meta-batch and its images."""
         while len(self._waiting) <= self._ahead:
             batch = next(self._source)
             warmed = self._pool.submit(self._step.warm, batch, self._shape) if self._ahead else None
             self._waiting.append((batch, warmed))
         batch, warmed = self._waiting.popleft()
         if warmed is not None:
-            warmed.result()
-        self.waited = time.perf_counter() - start
-        return batch
+            self._wait(warmed)
+        self.position = batch.end
+        self._number += 1
+        return TrainBatch(batch, self._images.batch(self._number - 1))
+
+    def _wait(self, warmed: Future[None]) -> None:
+        """Waits for programs, and says so while it lasts."""
+        start = time.monotonic()
+        while True:
+            try:
+                return warmed.result(timeout=1.0)
+            except TimeoutError:
+                if warmed.done():
+                    raise  # of the compilation itself
+                if self._progress is not None:
+                    compiled = self._step.compile_metrics()["layers_compiled"]
+                    waited = time.monotonic() - start
+                    self._progress.wait(f"update {self._number + 1} waits for {waited:.0f} s, {compiled} layers so far")
 
     def close(self) -> None:
         """Stops compiling and ends the source's processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        closing = getattr(self._source, "close", None)
-        if closing is not None:
-            closing()
+        if isinstance(self._source, Generator):
+            self._source.close()

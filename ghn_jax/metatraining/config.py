@@ -9,6 +9,7 @@ from ghn_jax.deepnets.sources import ArchitectureConfig, Task
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.metatraining.optimisation import OptimiserConfig
+from ghn_jax.runs.checkpoints import saved_steps
 
 Preset = Literal["ghn2", "ghn1", "mlp", "demo"]
 
@@ -197,12 +198,18 @@ def load_config(folder: pathlib.Path) -> TrainConfig:
     return TrainConfig(data["preset"], ghn=ghn, **{name: kind(**data[name]) for name, kind in groups.items()})
 
 
+_MAY_CHANGE = ("images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped")
+_LENGTH = ("optimiser.epochs", "optimiser.steps")
+
+
 def check_resumable(config: TrainConfig) -> None:
     """Raises ValueError if the run's folder holds a run that was configured differently; names the differences.
 
-    How long it runs, how often it reports and what it runs on may change.
+    How often it reports and what it runs on may change, and with the schedule "steps" also how long it runs: the rates
+    of the updates made so far stay what they were, which those of a cosine do not. A folder without a checkpoint holds
+    nothing to go on with: a start that failed does not stand in the way of the corrected command.
     """
-    if not (config.run_dir / CONFIG_FILE).exists():
+    if not (config.run_dir / CONFIG_FILE).exists() or not saved_steps(config.run_dir):
         return
     there = load_config(config.run_dir)
     pairs = [
@@ -211,8 +218,13 @@ def check_resumable(config: TrainConfig) -> None:
         for f in dataclasses.fields(getattr(config, part))
     ]
     pairs += [(f"run.{name}", getattr(there.run, name), getattr(config.run, name)) for name in ("seed", "dtype")]
-    free = {"images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped"}
-    changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new and name not in free]
+    free = _MAY_CHANGE if config.optimiser.schedule == "cosine" else (*_MAY_CHANGE, *_LENGTH)
+    changed = [
+        f"{name} was {old!r}, now {new!r}"
+        + (" (it would change the cosine's rates of the updates already made)" if name in _LENGTH else "")
+        for name, old, new in pairs
+        if old != new and name not in free
+    ]
     if changed:
         raise ValueError(
             f"{config.run_dir} holds a run of another configuration ({'; '.join(changed)}): "

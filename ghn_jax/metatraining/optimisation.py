@@ -1,5 +1,6 @@
-"""The GHN's optimiser (SPEC: meta-training): clip, L2, Adam, a schedule by epochs, updates skipped when not finite."""
+"""The GHN's optimiser (paper, section 4.1): clip, L2, Adam, a schedule by epochs, updates skipped when not finite."""
 
+import collections
 import dataclasses
 from typing import Any, Literal
 
@@ -7,7 +8,6 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 Params = Any
@@ -57,14 +57,19 @@ class OptimiserConfig:
         by_epochs = self.epochs * steps_per_epoch
         return by_epochs if self.steps is None else min(self.steps, by_epochs)
 
-    def rate(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of the update after `step` updates."""
-        rise = min((step + 1) / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
+    def rates(self, steps_per_epoch: int) -> optax.Schedule:
+        """Learning rate of the update after so many updates, in float32 as optax computes it."""
         if self.schedule == "cosine":
-            total = self.total_steps(steps_per_epoch)
-            return self.learning_rate * rise * 0.5 * (1 + float(np.cos(np.pi * min(step / total, 1))))
-        passed = sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
-        return self.learning_rate * rise * self.decay**passed
+            decayed = optax.cosine_decay_schedule(self.learning_rate, self.total_steps(steps_per_epoch))
+        else:
+            boundaries = collections.Counter(milestone * steps_per_epoch for milestone in self.milestones)
+            scales = {step: self.decay**times for step, times in boundaries.items()}
+            decayed = optax.piecewise_constant_schedule(self.learning_rate, scales)
+        if self.warmup_steps < 2:
+            return decayed
+        # The rise multiplies the whole schedule. optax.warmup_cosine_decay_schedule would begin the decay after it.
+        rise = optax.linear_schedule(1 / self.warmup_steps, 1.0, self.warmup_steps - 1)
+        return lambda step: rise(step) * decayed(step)
 
 
 @flax.struct.dataclass
@@ -109,6 +114,8 @@ def update(
     state: TrainState, gradient: Params, loss: jax.Array, rate: jax.Array, config: OptimiserConfig
 ) -> tuple[TrainState, UpdateReport]:
     """One update, or the same state with `skipped` counted if the loss () or the gradient is not finite."""
+    # optax.apply_if_finite looks at the gradient alone (here the loss and the norm, which may overflow, count too), and
+    # makes the update all the same once a number of them in a row was not finite.
     chex.assert_trees_all_equal_shapes(state.params, gradient)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)

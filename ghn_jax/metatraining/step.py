@@ -15,8 +15,9 @@ from ghn_jax.deepnets import MetaBatch
 from ghn_jax.hypernet import GHN, predict_with_vjp
 from ghn_jax.images import Batch
 from ghn_jax.metatraining.optimisation import OptimiserConfig, TrainState, UpdateReport, update
-from ghn_jax.metatraining.rehearsal import Rehearsal
+from ghn_jax.metatraining.warm_up import PredictionWarmUp, zeros_like
 from ghn_jax.networks import network_plan
+from ghn_jax.networks.program_cache import shared_programs
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs import devices
 
@@ -31,7 +32,7 @@ class StepReport:
       gradient_norm: global norm of the raw gradient.
       finite: whether the update was made; it is left out if loss or gradient are not finite.
       local_losses: place in the meta-batch and loss of the networks that this process ran.
-      ghn_seconds, nets_seconds, seconds: wall-clock of the prediction and its way back, of the networks, of everything.
+      ghn_seconds, nets_seconds, seconds: wall-clock of the prediction and its backward pass, of the networks, of all.
     """
 
     loss: float
@@ -82,7 +83,7 @@ class MetaStep:
         self._dtype, self._threads, self._timed = dtype, threads, timed
         places = devices.local_places(mesh)
         self._runners = {place: Runner(device=_named(mesh, place)) for place in places}
-        self._rehearsals = {place: Rehearsal(ghn, params, mesh.devices.flat[place]) for place in places}
+        self._warm_ups = {place: PredictionWarmUp(ghn, params, mesh.devices.flat[place]) for place in places}
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._update = jax.jit(
             functools.partial(_combine, config=config), donate_argnums=0, out_shardings=(everywhere, everywhere)
@@ -93,17 +94,23 @@ class MetaStep:
         """One for each device of this process."""
         return list(self._runners.values())
 
+    def compile_metrics(self) -> dict[str, float]:
+        """What the process compiled and holds: the fields of `CompileReport`, as ``layers_compiled``, ..."""
+        report = shared_programs().report()
+        # Mappings are not of layers alone: runs.environment measures them.
+        return {f"layers_{name}": value for name, value in dataclasses.asdict(report).items() if name != "mappings"}
+
     def warm(self, batch: MetaBatch, image_shape: tuple[int, ...]) -> None:
         """Compiles ahead what this process needs for a meta-batch and lacks; safe in background threads.
 
-        Layers are compiled without being run. The hypernetwork's own programs are rehearsed on zero cotangents, when a
-        kind of tensor or a number of nodes comes up that none of the meta-batches before had.
+        Layers are compiled without being run. The hypernetwork's own programs are run on zero weights and cotangents
+        when a kind of tensor or a number of nodes comes up that none of the meta-batches before had.
         """
         for place, runner in self._runners.items():
             part = self._shares(batch)[place]
             if not part:
                 continue
-            self._rehearsals[place].prepare([batch.graphs[i] for i in part])
+            self._warm_ups[place].warm([batch.graphs[i] for i in part])
             runner.warm([network_plan(batch.args[i]) for i in part], image_shape, dtype=self._dtype)
 
     def __call__(
@@ -158,12 +165,12 @@ class MetaStep:
         runner = self._runners[place]
         params = devices.copy_on(state.params, device)
         if not part:
-            zero = jnp.zeros(())
-            sums = {"gradient": jax.tree.map(jnp.zeros_like, params), "loss": zero, "correct": zero}
-            return _Share(jax.device_put(sums, device), {}, 0.0, 0.0)
+            zero = jnp.zeros((), device=device)
+            sums = {"gradient": zeros_like(params, device), "loss": zero, "correct": zero}
+            return _Share(sums, {}, 0.0, 0.0)
         pixels, labels = jax.device_put(images, device)
         clock = _Clock(self._timed)
-        prepared = self._rehearsals[place].take([batch.graphs[i] for i in part])
+        prepared = self._warm_ups[place].take([batch.graphs[i] for i in part])
         predicted, vjp = predict_with_vjp(self.ghn, {"params": params}, prepared)
         clock.lap("ghn", predicted)
 

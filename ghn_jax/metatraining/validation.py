@@ -9,7 +9,7 @@ import numpy as np
 from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
-from ghn_jax.evaluation.score_table import score_all, summary_table
+from ghn_jax.evaluation.score_table import RANDOM_INIT_LABELS, score_all, summary_table
 from ghn_jax.hypernet import GHN
 from ghn_jax.images import ImageSet, ImageStream, eval_batches
 from ghn_jax.metatraining.config import TrainConfig
@@ -43,9 +43,23 @@ def _architectures(config: TrainConfig, split: str, count: int) -> list[Named]:
 
 
 def final_evaluation(
-    config: TrainConfig, ghn: GHN, params: Any, images: ImageSet | ImageStream
+    config: TrainConfig,
+    ghn: GHN,
+    params: Any,
+    images: ImageSet | ImageStream,
+    *,
+    passed_over: int = 0,
+    held_out: int = 0,
 ) -> tuple[list[Score], str, list[pathlib.Path]]:
     """Scores unseen architectures on test images, predicted against He initialisation.
+
+    Args:
+      config: of the run, resolved.
+      ghn: the hypernetwork.
+      params: its weights.
+      images: the image set.
+      passed_over: networks that training passed over, for the table; see `summary_table`.
+      held_out: draws that training left out, for the table.
 
     Returns:
       The scores, a table, and the files written: ``test.jsonl``, ``test.png`` and ``curves.png`` in the run's folder.
@@ -58,7 +72,8 @@ def final_evaluation(
     lines = folder / "test.jsonl"
     lines.unlink(missing_ok=True)
     scores = score_all(evaluator, chosen, lines)
-    ways = {"predicted": [s.top1 for s in scores], "He init": [s.random_top1 or 0.0 for s in scores]}
+    ways = {"predicted": [s.top1 for s in scores], RANDOM_INIT_LABELS["he"]: [s.random_top1 or 0.0 for s in scores]}
     title = f"{len(scores)} unseen architectures, {config.images.dataset} test images"
     pictures = [histogram_picture(ways, title, folder / "test.png"), curve_picture(folder)]
-    return scores, summary_table(scores, 1 / images.num_classes), [lines, *pictures]
+    table = summary_table(scores, 1 / images.num_classes, passed_over=passed_over, held_out=held_out)
+    return scores, table, [lines, *pictures]

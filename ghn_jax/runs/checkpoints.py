@@ -10,8 +10,17 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 Tree = TypeVar("Tree")
 
+FOLDER = "checkpoints"
+"""Of a run's folder."""
+
 UNMEASURED = -1.0
 """Metric of a checkpoint between two validations: below every accuracy."""
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """Updates after which the run in a folder has whole checkpoints, in order; [] if it has none."""
+    place = folder / FOLDER
+    return sorted(int(path.name) for path in place.iterdir() if path.name.isdigit()) if place.is_dir() else []
 
 
 class Checkpoints:
@@ -26,7 +35,7 @@ class Checkpoints:
         best = policies.BestN(get_metric_fn=_metric, n=1)
         keep = policies.AnyPreservationPolicy([policies.LatestN(keep_last), best])
         self._manager = ocp.CheckpointManager(
-            folder.resolve() / "checkpoints",
+            folder.resolve() / FOLDER,
             # Metrics are stored only where best_fn is set, though it is the policy that decides what is kept.
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep, best_fn=_metric, enable_async_checkpointing=True

@@ -1,14 +1,11 @@
-"""Numbers of a run: JSON lines, TensorBoard events, progress on the terminal or in a log."""
+"""Numbers of a run: JSON lines and TensorBoard events."""
 
 import json
 import math
 import pathlib
-import sys
-import time
 from collections.abc import Mapping
 
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
 from ghn_jax.files import atomic_file
 
@@ -71,41 +68,3 @@ def read_metrics(folder: pathlib.Path) -> list[dict]:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number}: {error}") from error
     return rows
-
-
-class Progress:
-    """A bar on a terminal; a plain line every `every` seconds elsewhere."""
-
-    def __init__(self, total: int, done: int, what: str, every: float = 30.0) -> None:
-        self._total, self._done, self._what, self._every = total, done, what, every
-        self._start, self._first = time.monotonic(), done
-        self._said = -math.inf
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True, smoothing=0.1)
-
-    def advance(self, text: str, steps: int = 1) -> None:
-        """Counts steps and shows `text`."""
-        self._done += steps
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(steps)
-            return
-        now = time.monotonic()
-        if now - self._said >= self._every or self._done == self._total:
-            self._said = now
-            pace = (now - self._start) / max(self._done - self._first, 1)
-            left = pace * (self._total - self._done)
-            print(f"{self._what} {self._done}/{self._total}  {text}  {left / 60:.1f} min left", flush=True)
-
-    def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
-        if self._bar is not None:
-            self._bar.write(text)
-        else:
-            print(text, flush=True)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()

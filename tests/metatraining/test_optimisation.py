@@ -55,17 +55,24 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_count(where: str) 
 def test_the_rate_drops_at_milestones_counted_in_epochs() -> None:
     config = OptimiserConfig()
     assert config.total_steps(700) == 210_000
-    rates = [config.rate(step, 700) for step in (0, 700 * 200 - 1, 700 * 200, 700 * 250, 700 * 299)]
-    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5, 1e-5])
+    rates = np.array([config.rates(700)(step) for step in (0, 700 * 200 - 1, 700 * 200, 700 * 250, 700 * 299)])
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4, 1e-5, 1e-5], rtol=2e-7)
 
 
 def test_cosine_with_warm_up_rises_then_falls_to_zero() -> None:
     config = OptimiserConfig(epochs=10, steps=100, schedule="cosine", warmup_steps=10)
     assert config.total_steps(1000) == 100
-    rates = [config.rate(step, 1000) for step in range(101)]
-    assert rates[0] == pytest.approx(1e-4)
-    assert rates.index(max(rates)) == 9
-    assert rates[100] == pytest.approx(0, abs=1e-12)
+    rates = np.array([config.rates(1000)(step) for step in range(101)])
+    steps = np.arange(101)
+    expected = 1e-3 * np.minimum((steps + 1) / 10, 1) * 0.5 * (1 + np.cos(np.pi * steps / 100))
+    np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-10)
+    assert rates.argmax() == 9
+
+
+def test_a_milestone_may_stand_twice_and_the_rise_multiplies_the_steps() -> None:
+    config = OptimiserConfig(milestones=(2, 2), warmup_steps=4)
+    rates = np.array([config.rates(3)(step) for step in (0, 1, 3, 5, 6)])
+    np.testing.assert_allclose(rates, [2.5e-4, 5e-4, 1e-3, 1e-3, 1e-5], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tiny_networks import IMAGE_SIZE, images_and_labels, tiny_batch, tiny_ghn
 
 from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.hypernet import predict_params
-from ghn_jax.metatraining.failures import MOST_WRITTEN, TooManySkippedError, judge, record_failure
+from ghn_jax.metatraining.failures import MOST_WRITTEN, TooManySkippedError, check_skipped, record_failure
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.networks import TargetNetwork
@@ -130,7 +130,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_written_down(tmp_path: pathli
         last = record_failure(tmp_path, number, new.params, tiny_batch(), report, seed=3)
     assert len(list(path.parent.iterdir())) == 2 * MOST_WRITTEN
     assert last == path.with_name(f"step-{98 + MOST_WRITTEN}-process-0.json")
-    judge(1, 19, 0.0, path)
-    judge(1, 20, 0.05, path)
+    check_skipped(1, 19, 0.0, path)
+    check_skipped(1, 20, 0.05, path)
     with pytest.raises(TooManySkippedError, match=rf"2 of 20 .* {path}"):
-        judge(2, 20, 0.05, path)
+        check_skipped(2, 20, 0.05, path)

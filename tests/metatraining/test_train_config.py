@@ -8,7 +8,7 @@ import pytest
 
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.images import ImageSet
-from ghn_jax.metatraining.command_line import parse_config
+from ghn_jax.metatraining.command import parse_config
 from ghn_jax.metatraining.config import PRESETS, TrainConfig, check_resumable, load_config, save_config
 from ghn_jax.metatraining.loop import resolve
 
@@ -73,11 +73,26 @@ def test_a_run_goes_on_only_as_what_it_was(tmp_path: pathlib.Path) -> None:
     config = parse_config([f"--run-dir={tmp_path}", "--seed=1"], "")
     check_resumable(config)
     save_config(config, tmp_path)
+    check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--hid=16"], ""))  # nothing to go on with
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--minutes=9", "--threads=1"], ""))
     with pytest.raises(ValueError, match=r"ghn\.hid was 32, now 16"):
         check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=1", "--hid=16"], ""))
     with pytest.raises(ValueError, match=r"run\.seed was 1, now 2"):
         check_resumable(parse_config([f"--run-dir={tmp_path}", "--seed=2"], ""))
+
+
+@pytest.mark.parametrize(("option", "name"), [("--steps=900", "steps"), ("--epochs=500", "epochs")])
+def test_a_run_may_become_longer_where_the_rates_made_stay(tmp_path: pathlib.Path, option: str, name: str) -> None:
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    options = [f"--run-dir={tmp_path}", "--steps=300", "--schedule=steps"]
+    save_config(parse_config(options, ""), tmp_path)
+    check_resumable(parse_config([*options, option], ""))
+    save_config(parse_config([*options, "--schedule=cosine"], ""), tmp_path)
+    with pytest.raises(ValueError, match=rf"optimiser\.{name} was .*cosine's rates of the updates already made"):
+        check_resumable(parse_config([*options, "--schedule=cosine", option], ""))
+    with pytest.raises(ValueError, match=r"optimiser\.schedule was 'cosine', now 'steps'"):
+        check_resumable(parse_config(options, ""))
 
 
 def test_a_few_images_of_each_class_can_be_trained_on() -> None:

@@ -1,32 +1,39 @@
-"""Four meta-training steps give the losses, clipped gradients and weights of the original release."""
+"""Four meta-training steps give the losses, clipped gradients and weights of the original release.
+
+The fixture holds losses and norms of tensors, no tensors.
+"""
 
 import json
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 from parity_data import PARITY, fixture_args, fixture_images, needs_parity
 
 from ghn_jax.deepnets import MetaBatch, NetworkArgs, network_graph
-from ghn_jax.hypernet import load_ghn
+from ghn_jax.hypernet import GHN, load_ghn, predict_params
 from ghn_jax.hypernet.checkpoints.release_names import release_entries
-from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
+from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state, update
 from ghn_jax.metatraining.step import MetaStep
+from ghn_jax.networks import TargetNetwork
 from ghn_jax.runs import devices
 
 CONFIG = OptimiserConfig()
 BETA1 = 0.9
 
-# GHN-1 agrees to rounding in all four steps. GHN-2's deep batch-normalised networks amplify rounding, and Adam's first
-# steps have the size of the learning rate whatever the gradient's, so that signs of tiny gradients decide: changing our
-# own initial weights by 1e-7 of their size changes GHN-2's losses by 7e-4, 1e-2 and 3e-2 at steps 2, 3 and 4, and its
-# gradient norms by 6e-4, 1e-2, 4e-2 and 7e-2 of the whole gradient's. The release is compared with that much room.
-LOSS_TOLERANCE = {"ghn1_tiny": (1e-4,) * 4, "ghn2_tiny": (1e-4, 1e-3, 3e-2, 6e-2)}
-GRADIENT_TOLERANCE = {"ghn1_tiny": (1e-4,) * 4, "ghn2_tiny": (1e-3, 2e-2, 8e-2, 1.5e-1)}
-WEIGHT_TOLERANCE = 1e-3
+
+class Found(NamedTuple):
+    """What one step gives: mean loss, and norms by the release's names of its tensors."""
+
+    loss: float
+    gradient_norm: float
+    clipped: dict[str, float]
+    after: dict[str, float]
 
 
 def meta_batch(step: dict[str, Any]) -> MetaBatch:
@@ -52,18 +59,12 @@ def first_moment(state: Any) -> Any:
     return jax.device_get(adam.mu)
 
 
-@needs_parity
-@pytest.mark.parametrize(
-    ("name", "steps"),
-    [
-        ("ghn1_tiny", 1),
-        ("ghn2_tiny", 1),
-        pytest.param("ghn1_tiny", 4, marks=pytest.mark.slow),
-        pytest.param("ghn2_tiny", 4, marks=pytest.mark.slow),
-    ],
-)
-def test_steps_agree_with_the_release(name: str, steps: int) -> None:
-    expected = json.loads((PARITY / f"train_{name}.json").read_text())["steps"]
+def fixture_steps(name: str) -> list[dict[str, Any]]:
+    return json.loads((PARITY / f"train_{name}.json").read_text())["steps"]
+
+
+def our_steps(name: str, wanted: Sequence[dict[str, Any]]) -> Iterator[Found]:
+    """As a run makes them."""
     loaded = load_ghn(PARITY / "checkpoints" / f"{name}.pt")
     entries = release_entries(loaded.config)
     images, labels = fixture_images()
@@ -71,23 +72,124 @@ def test_steps_agree_with_the_release(name: str, steps: int) -> None:
     params = loaded.variables["params"]
     step = MetaStep(loaded.ghn, CONFIG, mesh, params)
     state = devices.replicate(initial_state(CONFIG, params), mesh)
-    for number, wanted in enumerate(expected[:steps]):
-        rows = slice(*wanted["image_slice"])
+    for one in wanted:
+        rows = slice(*one["image_slice"])
         batch = jnp.asarray(images[rows]), jnp.asarray(labels[rows], jnp.int32)
         moment, weights = first_moment(state), jax.device_get(state.params)
-        state, report = step(state, meta_batch(wanted), batch, CONFIG.learning_rate, jax.random.key(0))
+        state, report = step(state, meta_batch(one), batch, CONFIG.learning_rate, jax.random.key(0))
         assert report.finite
-        np.testing.assert_allclose(report.loss, wanted["loss"], rtol=LOSS_TOLERANCE[name][number])
         # Adam's first moment gives back the gradient it was fed: clipped first, L2 added after.
         fed = jax.tree.map(lambda new, old: (new - BETA1 * old) / (1 - BETA1), first_moment(state), moment)
         clipped = leaf_norms(jax.tree.map(lambda g, w: g - CONFIG.l2 * w, fed, weights), entries)
-        assert clipped.keys() == wanted["clipped_grad_norms"].keys()
-        room = GRADIENT_TOLERANCE[name][number] * min(report.gradient_norm, CONFIG.clip)
-        for key, norm in wanted["clipped_grad_norms"].items():
-            np.testing.assert_allclose(clipped[key], norm, rtol=1e-4, atol=room, err_msg=f"{number} {key}")
-        after = leaf_norms(state.params, entries)
-        assert after.keys() == wanted["param_norms_after"].keys()
-        for key, norm in wanted["param_norms_after"].items():
-            # Biases of LayerNorm begin at 0: their norm is that of so many steps of the learning rate's size.
-            room = 0.1 * CONFIG.learning_rate if key == "ln.bias" else 0
-            np.testing.assert_allclose(after[key], norm, rtol=WEIGHT_TOLERANCE, atol=room, err_msg=f"{number} {key}")
+        yield Found(report.loss, report.gradient_norm, clipped, leaf_norms(state.params, entries))
+
+
+def float64_steps(name: str, wanted: Sequence[dict[str, Any]], change: float = 0.0) -> list[Found]:
+    """In float64, whole networks in one piece, gradients by JAX alone; initial weights changed by a share of them."""
+    loaded = load_ghn(PARITY / "checkpoints" / f"{name}.pt")
+    entries = release_entries(loaded.config)
+    rng = np.random.default_rng(0)
+    found = []
+    with jax.enable_x64(True):
+
+        def start(leaf: Any) -> jax.Array:
+            exact = np.asarray(leaf, np.float64)
+            return jnp.asarray(exact * (1 + change * rng.choice([-1, 1], exact.shape)))
+
+        state = initial_state(CONFIG, jax.tree.map(start, loaded.variables["params"]))
+        for one in wanted:
+            loss, gradient = float64_gradient(loaded.ghn, state.params, one)
+            assert loss.dtype == jnp.float64
+            norm = float(optax.tree.norm(gradient))
+            factor = min(1.0, CONFIG.clip / norm)
+            clipped = {key: factor * value for key, value in leaf_norms(gradient, entries).items()}
+            state, _ = update(state, gradient, loss, jnp.asarray(CONFIG.learning_rate), CONFIG)
+            found.append(Found(float(loss), norm, clipped, leaf_norms(state.params, entries)))
+    return found
+
+
+def float64_gradient(ghn: GHN, params: Any, step: dict[str, Any]) -> tuple[jax.Array, Any]:
+    """Mean loss of a step's networks and its gradient for the hypernetwork."""
+    images, labels = fixture_images()
+    rows = slice(*step["image_slice"])
+    pixels, targets = jnp.asarray(images[rows], jnp.float64), jnp.asarray(labels[rows], jnp.int32)
+    batch = meta_batch(step)
+    predicted, vjp = jax.vjp(lambda p: predict_params(ghn, {"params": p}, batch.graphs), params)
+
+    def loss_and_grads(args: NetworkArgs, flat: Any) -> tuple[jax.Array, Any]:
+        def loss(flat: Any) -> jax.Array:
+            logits = TargetNetwork(args).apply({"params": traverse_util.unflatten_dict(flat)}, pixels)
+            return optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), targets).mean()
+
+        return jax.jit(jax.value_and_grad(loss))(flat)
+
+    results = [loss_and_grads(args, flat) for args, flat in zip(batch.args, predicted, strict=True)]
+    (gradient,) = vjp([cotangents for _, cotangents in results])
+    count = len(results)
+    return sum(loss for loss, _ in results) / count, jax.tree.map(lambda leaf: leaf / count, gradient)
+
+
+def check_weights(after: dict[str, float], wanted: dict[str, float]) -> None:
+    assert after.keys() == wanted.keys()
+    for key, norm in wanted.items():
+        # Biases of LayerNorm begin at 0: their norm is that of so many steps of the learning rate's size.
+        room = 0.1 * CONFIG.learning_rate if key == "ln.bias" else 0
+        np.testing.assert_allclose(after[key], norm, rtol=1e-3, atol=room, err_msg=key)
+
+
+def check_step(found: Found, wanted: dict[str, Any], *, loss: float, gradient: float) -> None:
+    """Against the release; `gradient` is a share of the whole clipped gradient's norm."""
+    np.testing.assert_allclose(found.loss, wanted["loss"], rtol=loss)
+    assert found.clipped.keys() == wanted["clipped_grad_norms"].keys()
+    room = gradient * min(found.gradient_norm, CONFIG.clip)
+    for key, norm in wanted["clipped_grad_norms"].items():
+        np.testing.assert_allclose(found.clipped[key], norm, rtol=1e-4, atol=room, err_msg=key)
+    check_weights(found.after, wanted["param_norms_after"])
+
+
+@needs_parity
+@pytest.mark.parametrize(
+    ("name", "steps", "gradient"),
+    [("ghn1_tiny", 1, 1e-4), ("ghn2_tiny", 1, 1e-3), pytest.param("ghn1_tiny", 4, 1e-4, marks=pytest.mark.slow)],
+)
+def test_steps_agree_with_the_release(name: str, steps: int, gradient: float) -> None:
+    wanted = fixture_steps(name)[:steps]
+    for found, one in zip(our_steps(name, wanted), wanted, strict=True):
+        check_step(found, one, loss=1e-4, gradient=gradient)
+
+
+@needs_parity
+@pytest.mark.slow
+def test_where_the_release_is_chaotic_float64_decides() -> None:
+    """The contract for losses is 1 % at the third and fourth step, and we are held to it, or to being no further from
+    float64 than the release: GHN-2's deep batch-normalised networks amplify rounding, and Adam's first updates have the
+    size of the learning rate whatever the gradient's, so that signs of tiny gradients decide. How far float32 may be is
+    measured on the release itself and on a float64 run with initial weights changed by 1e-7 of themselves.
+    """
+    wanted = fixture_steps("ghn2_tiny")
+    ours = list(our_steps("ghn2_tiny", wanted))
+    check_step(ours[0], wanted[0], loss=1e-4, gradient=1e-3)
+    check_step(ours[1], wanted[1], loss=1e-3, gradient=2e-2)
+    exact, changed = float64_steps("ghn2_tiny", wanted), float64_steps("ghn2_tiny", wanted, change=1e-7)
+    for found, one, truth, other in zip(ours[2:], wanted[2:], exact[2:], changed[2:], strict=True):
+        release = Found(one["loss"], 0.0, one["clipped_grad_norms"], one["param_norms_after"])
+        allowed = {key: max(value, distances(other, truth)[key]) for key, value in distances(release, truth).items()}
+        assert allowed["loss"] > 1e-2  # else 1 % could be asked for
+        reached = distances(found, truth)
+        assert abs(found.loss / release.loss - 1) < 1e-2 or reached["loss"] <= allowed["loss"]
+        for key in ("gradient", "weights", "ln.bias"):
+            assert reached[key] < 2 * allowed[key], key
+
+
+def distances(found: Found, truth: Found) -> dict[str, float]:
+    """Of losses, clipped gradients (shares of the whole one), weights, and biases of LayerNorm, which begin at 0, in
+    learning rates.
+    """
+    weights = {key: abs(found.after[key] - norm) for key, norm in truth.after.items()}
+    bias = weights.pop("ln.bias")
+    return {
+        "loss": abs(found.loss / truth.loss - 1),
+        "gradient": max(abs(found.clipped[key] - norm) for key, norm in truth.clipped.items()) / CONFIG.clip,
+        "weights": max(value / truth.after[key] for key, value in weights.items()),
+        "ln.bias": bias / CONFIG.learning_rate,
+    }

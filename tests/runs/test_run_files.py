@@ -1,4 +1,4 @@
-"""Files of a run: metrics, checkpoints, pictures, progress."""
+"""Files of a run: metrics, checkpoints, pictures."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ghn_jax.runs.checkpoints import Checkpoints
-from ghn_jax.runs.metrics import METRICS_FILE, MetricWriter, Progress, read_metrics
+from ghn_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics
 from ghn_jax.runs.pictures import curve_picture, histogram_picture
 
 
@@ -82,14 +82,3 @@ def test_pictures_are_drawn(tmp_path: pathlib.Path) -> None:
     ):
         assert path.read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, "curves.png", "histogram.png"}
-
-
-def test_progress_in_a_log_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(3, 0, "train", every=1000)
-    for number in range(3):
-        progress.advance(f"loss {number}")
-    progress.say("note")
-    progress.close()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[:2] for line in lines[:2]] == [["train 1/3", "loss 0"], ["train 3/3", "loss 2"]]
-    assert lines[2:] == ["note"]

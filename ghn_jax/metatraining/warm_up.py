@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.graphs import ArchGraph
-from ghn_jax.hypernet import GHN, PreparedBatch, predict_with_vjp, prepare
+from ghn_jax.hypernet import GHN, PreparedBatch, compile_for, prepare
 from ghn_jax.runs.devices import Device
 
 
-class Rehearsal:
+class PredictionWarmUp:
     """Prepares graphs for prediction, and predicts once beforehand where that compiles anything new.
 
     Args:
@@ -22,41 +22,36 @@ class Rehearsal:
     """
 
     def __init__(self, ghn: GHN, params: Any, device: Device) -> None:
-        self._ghn, self._device = ghn, device
-        self._zeros = jax.device_put(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params), device)
+        self._ghn = ghn
+        self._zeros = zeros_like(params, device)
         self._seen: set[Hashable] = set()
         self._ready: dict[tuple[int, ...], PreparedBatch] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, graphs: Sequence[ArchGraph]) -> None:
+    def warm(self, graphs: Sequence[ArchGraph]) -> None:
         """Makes graphs ready for `take`; safe in background threads."""
         prepared = prepare(self._ghn.config, graphs)
-        needs = _programs(prepared)
+        needs = prepared.programs()
         with self._lock:
             is_new = not needs <= self._seen
             self._seen |= needs
         if is_new:
-            predicted, vjp = predict_with_vjp(self._ghn, {"params": self._zeros}, prepared)
-            jax.block_until_ready(vjp(jax.tree.map(jnp.zeros_like, predicted)))
+            compile_for(self._ghn, {"params": self._zeros}, prepared)
         with self._lock:
             self._ready[_identity(graphs)] = prepared
 
     def take(self, graphs: Sequence[ArchGraph]) -> PreparedBatch:
-        """What `prepare` made of the same graphs, or the same made now."""
+        """What `warm` prepared for the same graphs, or the same made now."""
         with self._lock:
             ready = self._ready.pop(_identity(graphs), None)
         return prepare(self._ghn.config, graphs) if ready is None else ready
 
 
+def zeros_like(tree: Any, device: Device) -> Any:
+    """Zeros of the shapes and types of a pytree, made on the device that they are for."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=device), tree)
+
+
 def _identity(graphs: Sequence[ArchGraph]) -> tuple[int, ...]:
-    """Valid as long as the graphs live, and those waiting in `Rehearsal` are kept by their prepared batch."""
+    """Valid as long as the graphs live; those waiting in a `PredictionWarmUp` are kept by their prepared batch."""
     return tuple(id(graph) for graph in graphs)
-
-
-def _programs(prepared: PreparedBatch) -> set[Hashable]:
-    """What the programs that a prediction and its way back call depend on."""
-    needs: set[Hashable] = {(prepared.batch.num_graphs, prepared.batch.width)}
-    for chunk in prepared.chunks:
-        needs.add((chunk.key, len(chunk.nodes)))
-        needs.update((chunk.key, len(chunk.nodes), member.kind) for member in chunk.members)
-    return needs

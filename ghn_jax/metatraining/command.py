@@ -1,13 +1,16 @@
-"""The command line of a training run: a preset, and every field of the configuration as an option."""
+"""What a command does before it trains: it reads its options and sets up its process."""
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import tyro
+from jax.experimental import multihost_utils
 
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS
-from ghn_jax.metatraining.config import PRESETS, TrainConfig, imagenet_scale
+from ghn_jax.metatraining.config import PRESETS, RunConfig, TrainConfig, imagenet_scale
+from ghn_jax.networks import enable_compilation_cache
 
 _CHOICES = (
     f"--encoder={{{','.join(ENCODERS)}}} and --decoder={{{','.join(DECODERS)}}} choose the parts of the hypernetwork; "
@@ -44,3 +47,13 @@ def parse_config(arguments: Sequence[str] | None, description: str) -> TrainConf
         description=f"{description}\n\n{_CHOICES}",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
+
+
+def set_up(run: RunConfig) -> None:
+    """Compilation cache, and the other processes of the run if it is distributed."""
+    if run.compilation_cache != "":
+        enable_compilation_cache(run.compilation_cache)
+    if run.distributed:
+        jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)
+        # Processes on CPU must meet within 30 s at their first collective: now, while none of them lags behind.
+        multihost_utils.sync_global_devices("ghn_jax")

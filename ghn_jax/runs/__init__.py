@@ -1,0 +1,1 @@
+"""Whatever is trained: checkpoints, metrics, devices, pictures of a run."""

@@ -1,0 +1,99 @@
+"""What a run runs on: versions of the software, recorded in its folder, and memory of the process."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import time
+
+from ghn_jax.files import atomic_file
+
+VERSIONS_FILE = "versions.json"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ghn-jax")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes, and the git commit of this source.
+
+    A package that is imported from a checkout without being installed has only its commit, with ``-dirty`` if files
+    were changed since.
+    """
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = _commit(pathlib.Path(__file__).resolve().parent)
+    return found if commit is None else {**found, "commit": commit}
+
+
+def record_versions(folder: pathlib.Path, first: int) -> list[str]:
+    """Adds this process's versions to ``versions.json``, a list with the update from which on they were used.
+
+    Returns:
+      What differs from the versions that made the updates before `first`, one sentence each; [] for a new run.
+    """
+    path = folder / VERSIONS_FILE
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [row for row in rows if row["first"] < first]
+    now = versions()
+    before = rows[-1]["versions"] if rows else now
+    names = dict.fromkeys((*before, *now))
+    changed = [
+        f"{name} was {before.get(name, 'not recorded')}, is {now.get(name, 'not known')}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+    with atomic_file(path) as new:
+        new.write_text(json.dumps([*rows, {"first": first, "versions": now}], indent=1) + "\n")
+    return changed
+
+
+def _commit(folder: pathlib.Path) -> str | None:
+    """Commit of the repository that a folder is tracked in; None outside of one."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], check=False, cwd=folder, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside some other repository, which does not track it.
+    if git("ls-files", "--error-unmatch", pathlib.Path(__file__).name) is None:
+        return None
+    head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return None if head is None else head + ("-dirty" if changes else "")
+
+
+class ProcessMemory:
+    """Memory of this process on Linux.
+
+    Args:
+      every: seconds between measurements: the list of mappings grows to megabytes in a process of many programs.
+    """
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every, self._measured, self._found = every, -every, dict[str, int]()
+
+    def __call__(self) -> dict[str, int]:
+        """``resident_bytes`` and ``memory_mappings``, as last measured; {} on other systems."""
+        now = time.monotonic()
+        if now - self._measured >= self._every:
+            self._measured, self._found = now, _memory()
+        return self._found
+
+
+def _memory() -> dict[str, int]:
+    process = pathlib.Path("/proc/self")
+    try:
+        status = (process / "status").read_text()
+        mappings = (process / "maps").read_bytes().count(b"\n")
+    except OSError:
+        return {}
+    (resident,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return {"resident_bytes": 1024 * int(resident), "memory_mappings": mappings}
