@@ -112,7 +112,10 @@ def trace_program(key: ProgramKey, platform: str) -> TracedProgram:
         own = {path: leaf for (path, _), leaf in zip(named, params, strict=True)}
         rngs = None if rng is None else {"dropout": rng}
         with compiling_for(platform):
-            return cast(jax.Array, key.layer.apply({"params": traverse_util.unflatten_dict(own)}, *inputs, train=key.random, rngs=rngs))
+            return cast(
+                jax.Array,
+                key.layer.apply({"params": traverse_util.unflatten_dict(own)}, *inputs, train=key.random, rngs=rngs),
+            )
 
     if not key.wanted:
         return TracedProgram(trace_lean(run, params, inputs, rng, device=key.device)[0], None)
