@@ -262,28 +262,32 @@ class LayerGraphBuilder:
         """The nodes of another recipe.
 
         Raises:
-          ValueError: naming the layer, if it cannot take these inputs.
+          ValueError: naming the layer, if it cannot take these inputs or outputs nothing but zeros.
         """
-        rows = [inputs[0].node]
-        local = [Value(0, inputs[0].shape)]
-        for value in inputs[1:]:
-            if value.node not in rows:
-                rows.append(value.node)
-            local.append(Value(rows.index(value.node), value.shape))
+        if len(inputs) == 1:
+            rows, local = [inputs[0].node], (Value(0, inputs[0].shape),)
+        else:
+            rows = list(dict.fromkeys([value.node for value in inputs]))
+            local = tuple([Value(rows.index(node), shape) for node, shape in inputs])
         try:
-            part = layer_graph(recipe, tuple(local), self._has_norm)
+            part = layer_graph(recipe, local, self._has_norm)
         except ValueError as error:
             raise located(error, name, kind) from None
+        self.normed = self.normed or part.normed
+        if not part.types:
+            if part.output.node == _NOWHERE:
+                raise located(ValueError("outputs zeros, which are no node"), name, kind)
+            return Value(rows[part.output.node], part.output.shape)
         first = self._num_inputs + len(self.types)
         rows.extend(range(first, first + len(part.types)))
         self.types.extend(part.types)
         self.shapes.extend(part.shapes)
         self.edges.extend([(rows[source], rows[target]) for source, target in part.edges])
-        prefix = (name,) if name else ()
-        self.tensors.extend(
-            [((*prefix, *path), shape, axes, role, rows[node]) for path, shape, axes, role, node in part.tensors]
-        )
-        self.normed = self.normed or part.normed
+        if part.tensors:
+            prefix = (name,) if name else ()
+            self.tensors.extend(
+                [(prefix + path, shape, axes, role, rows[node]) for path, shape, axes, role, node in part.tensors]
+            )
         return Value(rows[part.output.node], part.output.shape)
 
 

@@ -1,5 +1,7 @@
 """Number of weights of a network by arithmetic, operations without effect included (as the release counts)."""
 
+import functools
+
 from ghn_jax.deepnets.builder import Shape, measure
 from ghn_jax.deepnets.cell import Cell
 from ghn_jax.deepnets.genotype import NetworkArgs
@@ -7,6 +9,7 @@ from ghn_jax.deepnets.recipes import Recipe
 from ghn_jax.deepnets.walk import all_parts
 
 
+@functools.lru_cache(maxsize=1024)  # the same network is counted when it is drawn and when its width is
 def parameter_count(args: NetworkArgs) -> int:
     """Weights that the network allocates: those of its graph and those of operations that do not reach its output.
 

@@ -70,7 +70,9 @@ class NetworkGraphBuilder:
 
     def finish(self) -> ArchGraph:
         """The graph of everything added so far."""
-        nodes = self._nodes
-        edges = np.array(sorted(nodes.edges), np.int32)
+        nodes, count = self._nodes, len(self._nodes.types)
+        keys = np.array([source * count + target for source, target in nodes.edges], np.int64)
+        keys.sort()
+        edges = np.stack(np.divmod(keys, count), axis=1).astype(np.int32)
         types, shapes = np.array(nodes.types, np.int8), np.array(nodes.shapes, np.int32)
         return ArchGraph(self.name, types, shapes, edges, tuple([ParamSpec(*tensor) for tensor in nodes.tensors]))

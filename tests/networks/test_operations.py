@@ -81,6 +81,11 @@ def test_trainable_is_what_has_weights():
     assert [op for op, weights in measured.items() if not weights] == list(UNTRAINABLE_OPS)
 
 
+def test_zeros_are_no_part_of_a_graph():
+    with pytest.raises(ValueError, match="architecture 'zeros': outputs zeros, which are no node"):
+        recipe_graph(OPERATIONS["none"].at(3, 1), 8, "zeros")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Toy(Recipe):
     """An op that the release does not have."""
