@@ -21,6 +21,9 @@ PredictionVJP = Callable[[Sequence[Mapping[Path, jax.Array]]], Variables]
 Tensors = dict[tuple[int, Path, tuple[int, ...]], jax.Array]
 """Arrays by architecture, path and index."""
 
+_Fitted = tuple[jax.Array | None, Callable[[jax.Array | None, jax.Array], jax.Array]]
+"""What the backward pass needs of a tensor: its decoded row, where fitting is not linear, and the program."""
+
 
 def predict_params(ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch) -> list[FlatParams]:
     """Parameters of every architecture, in the order of the graphs.
@@ -73,20 +76,21 @@ def predict_with_vjp(
     of_encoder, weights = split_weights(variables)
     states, embed_vjp = programs.embed_with_vjp_program(ghn)(of_encoder, prepared.batch)
     tensors: Tensors = {}
-    decoded: list[tuple[Chunk, jax.Array, list[Callable]]] = []
+    decoded: list[tuple[Chunk, jax.Array, list[_Fitted]]] = []
     for chunk in prepared.chunks:
-        rows, fit_vjps = programs.take_rows(states, chunk.nodes), []
+        rows, fitted = programs.take_rows(states, chunk.nodes), []
         for member, row in _decode(ghn, weights, rows, chunk):
-            tensors[member.tensor], fit_vjp = programs.fit_with_vjp_program(ghn, member.kind)(row)
-            fit_vjps.append(fit_vjp)
-        decoded.append((chunk, rows, fit_vjps))
+            tensors[member.tensor] = programs.fit_program(ghn, member.kind)(row)
+            needs_row, fit_backward = programs.fit_backward(ghn, member.kind, row.shape)
+            fitted.append((row if needs_row else None, fit_backward))
+        decoded.append((chunk, rows, fitted))
 
     def vjp(cotangents: Sequence[Mapping[Path, jax.Array]]) -> Variables:
         if len(cotangents) != len(prepared.graphs):
             raise ValueError(f"expected cotangents of {len(prepared.graphs)} networks, got {len(cotangents)}")
         to_states, to_weights = programs.zeros_like((states, weights))
-        for chunk, rows, fit_vjps in decoded:
-            to_decoded = _fit_backward(chunk, fit_vjps, cotangents)
+        for chunk, rows, fitted in decoded:
+            to_decoded = _fit_backward(chunk, fitted, cotangents)
             if to_decoded is not None:
                 backward = programs.decode_backward_program(ghn, chunk.key)
                 to_weights, to_rows = backward(to_weights, weights, rows, *to_decoded)
@@ -122,7 +126,7 @@ def _decode(ghn: GHN, weights: programs.Weights, rows: jax.Array, chunk: Chunk) 
 
 
 def _fit_backward(
-    chunk: Chunk, fit_vjps: Sequence[Callable], cotangents: Sequence[Mapping[Path, jax.Array]]
+    chunk: Chunk, fitted: Sequence[_Fitted], cotangents: Sequence[Mapping[Path, jax.Array]]
 ) -> tuple[list[jax.Array], np.ndarray] | None:
     """Cotangents of a chunk's decoded rows and which of them count; None if no tensor of it has one."""
     values = [_cotangent(cotangents[member.architecture], member) for member in chunk.members]
@@ -131,7 +135,7 @@ def _fit_backward(
     if not given.any():
         return None
     to_rows = [
-        None if value is None else programs.apply_vjp(vjp, value) for value, vjp in zip(values, fit_vjps, strict=True)
+        None if value is None else backward(row, value) for value, (row, backward) in zip(values, fitted, strict=True)
     ]
     filling = next(row for row in to_rows if row is not None)
     to_rows += [None] * (len(given) - len(to_rows))

@@ -7,7 +7,7 @@ three come from small sets.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -71,10 +71,28 @@ def fit_program(ghn: GHN, kind: ParamSpec) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(functools.partial(ghn.decoder.fit, spec=kind))
 
 
+class FitBackward(NamedTuple):
+    """Backward pass of fitting: (row, cotangent of the tensor) -> cotangent of the row.
+
+    Attributes:
+      needs_row: False where fitting is linear; the row may be None then, so that nobody keeps it.
+      program: compiled.
+    """
+
+    needs_row: bool
+    program: Callable[[jax.Array | None, jax.Array], jax.Array]
+
+
 @cached
-def fit_with_vjp_program(ghn: GHN, kind: ParamSpec) -> Callable[[jax.Array], tuple[jax.Array, Callable]]:
-    """Decoded row -> tensor, and its vjp for `apply_vjp`, which holds residuals only where fitting is not linear."""
-    return jax.jit(lambda row: jax.vjp(functools.partial(ghn.decoder.fit, spec=kind), row))
+def fit_backward(ghn: GHN, kind: ParamSpec, shape: tuple[int, ...]) -> FitBackward:
+    """Of one kind of tensor, fitted from decoded rows of a shape."""
+    fit = functools.partial(ghn.decoder.fit, spec=kind)
+    residuals = jax.eval_shape(lambda row: jax.vjp(fit, row)[1], jax.ShapeDtypeStruct(shape, jnp.float32))
+
+    def backward(row: jax.Array | None, cotangent: jax.Array) -> jax.Array:
+        return jax.vjp(fit, jnp.zeros(shape) if row is None else row)[1](cotangent)[0]
+
+    return FitBackward(bool(jax.tree.leaves(residuals)), jax.jit(backward))
 
 
 @jax.jit

@@ -64,7 +64,8 @@ def _all_programs(config: GHNConfig) -> Iterator[tuple[str, Callable, tuple]]:
             assert tensor.shape == member.spec.shape
 
             def fit_backward(row: jax.Array, cotangent: jax.Array, kind: Any = member.kind) -> Any:
-                return programs.apply_vjp(programs.fit_with_vjp_program(ghn, kind)(row)[1], cotangent)
+                needs_row, program = programs.fit_backward(ghn, kind, row.shape)
+                return program(row if needs_row else None, cotangent)
 
             yield f"fit {member.kind}", programs.fit_program(ghn, member.kind), (row,)
             yield f"fit backward {member.kind}", fit_backward, (row, tensor)
