@@ -69,23 +69,23 @@ def inside(name: str, module: str) -> bool:
 
 def violations(path: pathlib.Path) -> Iterator[str]:
     """Imports of a file of the package that no arrow allows, with what would be allowed."""
-    room = path.relative_to(ROOT / PACKAGE).parts[0]
-    allowed = [f"{PACKAGE}.{name}" for name in (room, *LEAVES, *ARROWS[room])]
+    own = path.relative_to(ROOT / PACKAGE).parts[0]
+    allowed = [f"{PACKAGE}.{name}" for name in (own, *LEAVES, *ARROWS[own])]
     for name, line in imported(path):
         if name.startswith("."):
             yield f"{relative(path)}:{line} imports {name}: use absolute imports"
         elif inside(name, PACKAGE) and not any(inside(name, module) for module in allowed):
-            yield f"{relative(path)}:{line} imports {name}; {room} may import {', '.join(allowed)}"
+            yield f"{relative(path)}:{line} imports {name}; {own} may import {', '.join(allowed)}"
 
 
 def test_imports_follow_the_arrows():
-    in_rooms = [path for path in FILES if path.parent != ROOT / PACKAGE]
-    assert [found for path in in_rooms for found in violations(path)] == []
+    in_packages = [path for path in FILES if path.parent != ROOT / PACKAGE]
+    assert [found for path in in_packages for found in violations(path)] == []
 
 
-def test_every_room_has_its_arrows():
-    rooms = {path.name for path in (ROOT / PACKAGE).iterdir() if (path / "__init__.py").exists()}
-    assert rooms <= ARROWS.keys()
+def test_every_package_has_its_arrows():
+    packages = {path.name for path in (ROOT / PACKAGE).iterdir() if (path / "__init__.py").exists()}
+    assert packages <= ARROWS.keys()
 
 
 def test_jraph_is_imported_in_one_file():

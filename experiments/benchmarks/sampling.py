@@ -1,6 +1,6 @@
 """How fast architectures of DeepNets-1M are drawn: arguments, graph, specs of all tensors, all distances.
 
-The release makes 5 architectures a second (FIELD: cost of the release); the goal here is 500 on one core.
+The sampler of the original release draws 5 architectures a second; the goal here is 500 on one core.
 """
 
 import statistics

@@ -27,7 +27,7 @@ BUCKETS = (64, 128, 256, 384, 512, 768, 1024, 2048, 4096)
 """Default padded sizes N, one row of which is jraph's padding node. DeepNets-1M's largest network has 1,017 nodes."""
 
 _EDGES_A_NODE = 4
-"""Edges that a batch has room for; a denser graph doubles it, and programs are then traced once more."""
+"""Padded edges for each padded node; a denser graph doubles them, and programs are then traced once more."""
 
 
 @flax.struct.dataclass

@@ -151,5 +151,5 @@ def _draw_nodes(axes: "Axes", graph: ArchGraph, x: np.ndarray, y: np.ndarray) ->
 
 
 def _text(axes: "Axes", x: float, y: float, text: str, **style: Any) -> None:
-    """Text that the figure's layout need not make room for: it stays within the limits of the axes."""
+    """Text that the figure's layout can ignore: it stays within the limits of the axes."""
     axes.text(x, y, text, va="center", in_layout=False, **style)

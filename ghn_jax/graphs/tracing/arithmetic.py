@@ -138,7 +138,7 @@ def _only_means(builder: TraceBuilder, data: Data) -> bool:
 
 
 def _gate(builder: TraceBuilder, data: Data, gate: Data) -> Data:
-    """Squeeze-and-excitation: the mean behind the gate is no node if it drops the spatial axes (docs/method.md, 2)."""
+    """Squeeze-and-excitation: a mean that drops the spatial axes is part of the gate (docs/method.md, section 2)."""
     seen: set[int] = set()
     rows = list(gate.nodes)
     while rows:

@@ -96,7 +96,7 @@ def _add_table(builder: TraceBuilder, data: Data, table: Weight) -> Data:
 
 
 def _table_letters(data: Data, table: Weight) -> tuple[str | None, tuple[int, int, int, int]]:
-    """Letters of a table's axes and the node's shape (docs/method.md, 4): places H (and W), features I, the rest O."""
+    """Letters of a table's axes (places H, W; features I; others O), the node's shape (docs/method.md, section 4)."""
     pairs = []
     spatial = iter("HW")
     for axis, along in zip(table.axes, data.axes, strict=True):

@@ -1,9 +1,9 @@
 """Softmax attention of several heads with backward passes of its own, which compute the scores again.
 
 Scores are at least float32 whatever the type of the tokens: the exponential turns their rounding errors into relative
-errors of the weights. They are not stored but computed again on the way back, the one product that is: on a CPU storing
-them was not faster (64 images of 11 x 11 tokens, width 128: 34 ms forward and backward against 35), and for 256 tokens
-of width 32 they take 64 times what the layer's output takes.
+errors of the weights. They are not stored but computed again in the backward pass, the one product that is: on a CPU
+storing them was not faster (64 images of 11 x 11 tokens, width 128: 34 ms forward and backward against 35), and for
+256 tokens of width 32 they take 64 times what the layer's output takes.
 
 On a CPU, tokens lie on the last axis: heads are as narrow as 4, and matrices of four columns waste a vector unit, while
 matrices of four rows do not. The sum of each softmax comes out of the product with the values, as one more row of ones.
