@@ -19,7 +19,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import BinaryIO, TypeVar
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _ATTEMPTS = 20
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Generator[pathlib.Path]:
     """Writes a file that appears whole or not at all.
 
     Args:
@@ -62,7 +62,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def atomic_folder(path: str | os.PathLike[str]) -> Generator[pathlib.Path]:
     """Writes a folder that appears whole or not at all.
 
     A folder that stood there is swapped for the new one in one step where the system can do that (Linux, on its own
@@ -216,7 +216,7 @@ def _beside(final: pathlib.Path) -> pathlib.Path:
     """A name for what is still being written; clears away what killed processes left in the folder."""
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(final.parent)
-    owner = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    owner = f"{machine_id()}-{os.getpid()}-{secrets.token_hex(4)}"
     return final.with_name(f".{final.stem[:40]}.ghn_jax-{owner}{final.suffix}")
 
 
@@ -230,7 +230,7 @@ def _remove_leftovers(folder: pathlib.Path) -> None:
 
 def _is_left_behind(path: pathlib.Path, machine: str, pid: int) -> bool:
     """Whether nobody writes it any more: its process is dead, or nothing in it has changed for a day."""
-    if machine == _machine() and os.name == "posix":
+    if machine == machine_id() and os.name == "posix":
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -242,8 +242,11 @@ def _is_left_behind(path: pathlib.Path, machine: str, pid: int) -> bool:
 
 
 @functools.cache
-def _machine() -> str:
-    """Eight digits that tell apart where process numbers mean something: machine, start of the system, container."""
+def machine_id() -> str:
+    """Eight hexadecimal digits of where process numbers mean the same: one machine, one start of it, one container.
+
+    They stand, with the writing process's number, in the hidden names of what is being written.
+    """
     facts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         facts.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -275,7 +278,7 @@ def _install(new: pathlib.Path, final: pathlib.Path) -> None:
         try:
             if not final.exists():
                 os.rename(new, final)
-            elif not _swap(new, final):
+            elif not swap_folders(new, final):
                 remove_folder(replaced)
                 os.rename(final, replaced)
                 os.rename(new, final)
@@ -289,8 +292,13 @@ def _install(new: pathlib.Path, final: pathlib.Path) -> None:
                 raise
 
 
-def _swap(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Exchanges two names in one step; False, and nothing is changed, where that is not possible."""
+def swap_folders(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Exchanges the names of two folders in one step.
+
+    Returns:
+      Whether it was done. Nothing is changed where one of them does not exist or the system cannot do it (Linux can,
+      on its own file systems).
+    """
     rename = _renameat2()
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

@@ -66,10 +66,10 @@ import kill_points
 from ghn_jax import files
 
 if {without_swap}:
-    files._swap = lambda one, other: False
+    files.swap_folders = lambda one, other: False
 else:
-    swap = files._swap
-    files._swap = lambda one, other: (sys.audit(kill_points.STEP), swap(one, other))[1]
+    swap = files.swap_folders
+    files.swap_folders = lambda one, other: (sys.audit(kill_points.STEP), swap(one, other))[1]
 place = pathlib.Path("place")
 final = place / "name"
 contents = [{old!r}, {{"a": "new " * 1000, "inner/b": "new"}}]
@@ -119,7 +119,7 @@ def test_a_killed_replacement_is_undone_even_after_later_ones(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the two renamings of a system that cannot swap, then read, written and read again."""
-    monkeypatch.setattr(files, "_swap", lambda one, other: False)
+    monkeypatch.setattr(files, "swap_folders", lambda one, other: False)
     final, hidden = tmp_path / "name", tmp_path / ".name.ghn_jax-replaced"
     hidden.mkdir()
     (hidden / "a").write_text("old")
@@ -153,9 +153,9 @@ def test_folders_are_swapped_here_in_one_step(tmp_path: pathlib.Path) -> None:
         (tmp_path / name / "a").write_text(name)
     if sys.platform != "linux":
         pytest.skip("only Linux has renameat2")
-    assert files._swap(tmp_path / "one", tmp_path / "other")
+    assert files.swap_folders(tmp_path / "one", tmp_path / "other")
     assert tree(tmp_path) == {"one/a": "other", "other/a": "one"}
-    assert not files._swap(tmp_path / "one", tmp_path / "absent")
+    assert not files.swap_folders(tmp_path / "one", tmp_path / "absent")
     assert tree(tmp_path) == {"one/a": "other", "other/a": "one"}
 
 
@@ -177,7 +177,7 @@ def test_a_reader_beside_a_writer_always_finds_a_folder(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, without_swap: bool
 ) -> None:
     if without_swap:
-        monkeypatch.setattr(files, "_swap", lambda one, other: False)
+        monkeypatch.setattr(files, "swap_folders", lambda one, other: False)
     (tmp_path / "name").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(kill_points.ROOT)}
     reader = subprocess.Popen(
@@ -246,7 +246,7 @@ def test_names_links_and_permissions(tmp_path: pathlib.Path) -> None:
 def test_only_what_nobody_writes_any_more_is_cleared_away(tmp_path: pathlib.Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    machine, other = files._machine(), "0" * 8
+    machine, other = files.machine_id(), "0" * 8
     dead = tmp_path / f".a.ghn_jax-{machine}-{child.pid}-01234567.txt"
     living = tmp_path / f".a.ghn_jax-{machine}-{os.getppid()}-01234567.txt"
     elsewhere = tmp_path / f".a.ghn_jax-{other}-{child.pid}-01234567.txt"

@@ -23,14 +23,15 @@ _MOST_NAMED = 3
 
 
 @functools.cache
-def _default_ghn() -> PretrainedGHN:
+def default_ghn() -> PretrainedGHN:
+    """The packaged hypernetwork that is used when none is given, loaded once a process."""
     return load_ghn(DEFAULT_GHN)
 
 
 def resolve_ghn(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
     """The hypernetwork itself, from a loaded one, a source for `load_ghn`, or None for the packaged default."""
     if ghn is None:
-        return _default_ghn()
+        return default_ghn()
     return load_ghn(ghn) if isinstance(ghn, str) else ghn
 
 

@@ -29,7 +29,7 @@ def colour_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
         lambda x: jnp.clip(x * factors[0], 0, 1),
         lambda x: _blend(x, _grey(x).mean(axis=(1, 2), keepdims=True), factors[1]),
         lambda x: _blend(x, _grey(x), factors[2]),
-        lambda x: _shift_hue(x, shift),
+        lambda x: shift_hue(x, shift),
     ]
     order = jax.random.permutation(order_key, 4)
     unit = images.astype(jnp.float32) / 255
@@ -45,8 +45,16 @@ def _blend(images: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
     return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
 
 
-def _shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Hue moved on by `shift` (B, 1, 1, 1) of the colour circle, through HSV."""
+def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
+    """Hue moved on along the colour circle, through HSV: red by a third becomes green.
+
+    Args:
+      images: float (B, H, W, 3) in [0, 1].
+      shift: (B, 1, 1, 1), in whole turns of the circle.
+
+    Returns:
+      float (B, H, W, 3) in [0, 1], with the lightest and darkest channel as bright as before.
+    """
     red, green, blue = images[..., 0], images[..., 1], images[..., 2]
     value = images.max(axis=3)
     spread = value - images.min(axis=3)

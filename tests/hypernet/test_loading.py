@@ -158,10 +158,10 @@ def test_predict(pretrained: PretrainedGHN, tmp_path: pathlib.Path) -> None:
 
 def test_predict_uses_the_default(pretrained: PretrainedGHN, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "load_ghn", lambda name: {loading.DEFAULT_GHN: pretrained}[name])
-    api._default_ghn.cache_clear()
+    api.default_ghn.cache_clear()
     graph = mixed_graph()
     jax.tree.map(np.testing.assert_array_equal, predict(graph), predict(graph, pretrained))
-    api._default_ghn.cache_clear()
+    api.default_ghn.cache_clear()
 
 
 def test_the_packaged_hypernetwork_says_once_what_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:

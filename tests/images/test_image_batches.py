@@ -12,7 +12,7 @@ from PIL import Image
 
 from ghn_jax.images import ImageSet, ImageStream, Style, eval_batches, load_images, train_batches
 from ghn_jax.images.augment import crop_and_flip, normalise, random_crop, random_flip
-from ghn_jax.images.colour import _shift_hue, colour_jitter
+from ghn_jax.images.colour import colour_jitter, shift_hue
 from ghn_jax.images.stream import random_resized_crop
 
 PLAIN = Style(mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
@@ -111,10 +111,10 @@ def test_colour_jitter_keeps_range_and_changes_each_image_differently() -> None:
 def test_hue_turns_red_into_green_into_blue_and_nothing_at_zero() -> None:
     red = jnp.array([1.0, 0.2, 0.2]).reshape(1, 1, 1, 3)
     third = jnp.full((1, 1, 1, 1), 1 / 3)
-    np.testing.assert_allclose(_shift_hue(red, third).reshape(3), (0.2, 1, 0.2), atol=1e-5)
-    np.testing.assert_allclose(_shift_hue(red, 2 * third).reshape(3), (0.2, 0.2, 1), atol=1e-5)
+    np.testing.assert_allclose(shift_hue(red, third).reshape(3), (0.2, 1, 0.2), atol=1e-5)
+    np.testing.assert_allclose(shift_hue(red, 2 * third).reshape(3), (0.2, 0.2, 1), atol=1e-5)
     pixels = jax.random.uniform(jax.random.key(0), (2, 5, 5, 3))
-    np.testing.assert_allclose(_shift_hue(pixels, jnp.zeros((2, 1, 1, 1))), pixels, atol=1e-5)
+    np.testing.assert_allclose(shift_hue(pixels, jnp.zeros((2, 1, 1, 1))), pixels, atol=1e-5)
 
 
 class PlainRecords:
