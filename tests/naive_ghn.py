@@ -11,6 +11,8 @@ import numpy as np
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Role
 from ghn_jax.hypernet import GHNConfig
+from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.encoders.node_features import channel_table, spatial_table
 
 Array = Any
@@ -22,6 +24,13 @@ class NaiveGHN:
     config: GHNConfig
     params: Layer
     xp: Any = np
+
+    @property
+    def encoder(self) -> GatedGNNConfig | MLPEncoderConfig:
+        encoder = self.config.encoder
+        if not isinstance(encoder, GatedGNNConfig | MLPEncoderConfig):
+            raise ValueError(f"no literal form of the encoder {encoder.kind!r}")
+        return encoder
 
     def affine(self, layer: Layer, x: Array) -> Array:
         output = self.xp.tensordot(x, layer["kernel"], 1)
@@ -50,7 +59,7 @@ class NaiveGHN:
         hidden = []
         for kind, shape in zip(graph.node_types, graph.node_shapes, strict=True):
             h = encoder["embed"][int(kind)]
-            if self.config.encoder.shape_encoding:
+            if self.encoder.shape_encoding:
                 shapes = encoder["shape_enc"]
                 rows = [shapes["embed_channel"][channels[min(s, len(channels) - 1)]] for s in shape[:2]]
                 rows += [shapes["embed_spatial"][spatial[min(s, len(spatial) - 1)]] for s in shape[2:]]
@@ -58,8 +67,8 @@ class NaiveGHN:
             hidden.append(h)
         return hidden
 
-    def pass_messages(self, distances: np.ndarray, hidden: list[Array]) -> None:
-        config, weights = self.config.encoder, self.params["gnn"]
+    def pass_messages(self, config: GatedGNNConfig, distances: np.ndarray, hidden: list[Array]) -> None:
+        weights = self.params["gnn"]
         names = ("mlp", "mlp_ve") if config.virtual_edges else ("mlp",)
         for _ in range(config.rounds):
             for reverse in (False, True)[: 2 if config.backward_sweep else 1]:
@@ -76,12 +85,12 @@ class NaiveGHN:
                     messages[i] = {name: self.relu(self.two_layers(weights[name], hidden[i])) for name in names}
 
     def states(self, graph: ArchGraph) -> list[Array]:
-        hidden = self.encode(graph)
-        if self.config.encoder.kind == "mlp":
+        hidden, encoder = self.encode(graph), self.encoder
+        if isinstance(encoder, MLPEncoderConfig):
             hidden = [self.relu(self.two_layers(self.params["gnn"]["fc"], h)) for h in hidden]
         else:
-            self.pass_messages(graph.distances(self.config.encoder.cutoff), hidden)
-        if self.config.encoder.layernorm:
+            self.pass_messages(encoder, graph.distances(encoder.cutoff), hidden)
+        if encoder.layernorm:
             scale, bias = self.params["ln"]["scale"], self.params["ln"]["bias"]
             hidden = [(h - h.mean()) / self.xp.sqrt(h.var() + 1e-5) * scale + bias for h in hidden]
         return hidden

@@ -11,7 +11,8 @@ from ghn_jax.deepnets.operations import OPS
 def small_args(normal: tuple[Step, ...], concat: tuple[int, ...] = (2,), **changes: Any) -> NetworkArgs:
     """A network whose cells are all `normal`."""
     genotype = Genotype(normal=normal, normal_concat=concat, reduce=normal, reduce_concat=concat)
-    return NetworkArgs(**{"genotype": genotype, "n_cells": 1, "C": 8, **changes})
+    fields: dict[str, Any] = {"genotype": genotype, "n_cells": 1, "C": 8, **changes}
+    return NetworkArgs(**fields)
 
 
 @st.composite

@@ -136,7 +136,7 @@ def test_function_gets_a_pytree_like_its_own(ghn: PretrainedGHN):
     def forward(params: list[Any], x: jax.Array) -> jax.Array:
         return jnp.tanh(x.reshape(x.shape[0], -1) @ params[0]["w"].T) @ params[1][0]
 
-    own = [{"w": jnp.ones((6, 192)), "unused": jnp.full(3, 2.0)}, (jnp.ones((6, 5)),)]
+    own: list[Any] = [{"w": jnp.ones((6, 192)), "unused": jnp.full(3, 2.0)}, (jnp.ones((6, 5)),)]
     params = init_like(forward, jax.random.key(0), IMAGES, ghn, params=own)
     assert jax.tree.structure(params) == jax.tree.structure(own)
     np.testing.assert_array_equal(params[0]["unused"], own[0]["unused"])

@@ -20,7 +20,7 @@ def test_every_public_name_is_there_and_listed(name: str) -> None:
 
 def test_what_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = ghn_jax.nothing  # pyright: ignore
+        _ = ghn_jax.nothing
 
 
 def test_importing_the_package_does_not_start_jax() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.module import InterceptorContext
 
 from ghn_jax.graphs.tracing.frontends import evaluation_flags
@@ -61,8 +62,8 @@ def _normalise_by_batch(call: Any, inputs: Any, arguments: Any, context: Interce
         raise ValueError(f"{'/'.join(layer.path)}: statistics of batch normalisation with a mask cannot be estimated")
     x = inputs[0] if inputs else arguments["x"]
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    axes = layer.axis if isinstance(layer, nn.BatchNorm) else -1
-    kept = {axis % x.ndim for axis in ((axes,) if isinstance(axes, int) else axes)}
+    axes = np.atleast_1d(layer.axis if isinstance(layer, nn.BatchNorm) else -1)  # one or several
+    kept = {int(axis) % x.ndim for axis in axes}
     reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
     mean, var = jnp.mean(x, reduced), jnp.var(x, reduced)  # in two passes
     count = x.size // mean.size

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DecodingKey = Hashable
 """What tensors that are decoded in one call have in common; few distinct values, since each is a compiled program."""
 
+_Key = TypeVar("_Key", bound=Hashable)
+
 
 class FlaxModule(Protocol):
     """What prediction uses of `flax.linen.Module`."""
@@ -43,13 +45,14 @@ class Encoder(FlaxModule, Protocol):
         ...
 
 
-class Decoder(FlaxModule, Protocol):
+class Decoder(FlaxModule, Protocol[_Key]):
     """A Flax module from node states to tensors, in two steps: decoding many rows in one call, fitting each alone.
 
-    The names of its weights at the top of the tree begin with "decoder". `key` and `fit` use no weights.
+    Generic in its own type of keys. The names of its weights at the top of the tree begin with "decoder". `key` and
+    `fit` use no weights.
     """
 
-    def key(self, spec: ParamSpec) -> DecodingKey:
+    def key(self, spec: ParamSpec) -> _Key:
         """The group that a tensor is decoded in.
 
         Raises:
@@ -57,7 +60,7 @@ class Decoder(FlaxModule, Protocol):
         """
         ...
 
-    def decode(self, rows: jax.Array, key: DecodingKey) -> jax.Array:
+    def decode(self, rows: jax.Array, key: _Key) -> jax.Array:
         """States (B, D) of tensors of one group -> (B, ...), what each of them is cut from."""
         ...
 
@@ -125,7 +128,7 @@ class DecoderConfig(_PartConfig):
     """Options of a decoder."""
 
     @abc.abstractmethod
-    def build(self, config: "GHNConfig") -> Decoder:
+    def build(self, config: "GHNConfig") -> Decoder[Any]:
         """The module, for the widths of the whole configuration."""
 
 

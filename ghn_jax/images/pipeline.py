@@ -37,8 +37,9 @@ def train_batches(images: ImageSet | ImageStream, batch_size: int, seed: int) ->
     count = len(images.train if isinstance(images, ImageSet) else images.train_rows)
     if not 1 <= batch_size <= count:
         raise ValueError(f"batch_size must be between 1 and the {count} training images, got {batch_size}")
-    kind = _MemoryBatches if isinstance(images, ImageSet) else _StreamBatches
-    return kind(images, batch_size, seed)  # pyright: ignore[reportArgumentType]
+    if isinstance(images, ImageSet):
+        return _MemoryBatches(images, batch_size, seed)
+    return _StreamBatches(images, batch_size, seed)
 
 
 class _MemoryBatches:

@@ -90,19 +90,19 @@ class _Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class _RandomCrop(grain.transforms.RandomMap):
+class _RandomCrop:
     image_size: int
 
-    def random_map(self, element: tuple[bytes, int], rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    def __call__(self, element: tuple[bytes, int], rng: np.random.Generator) -> tuple[np.ndarray, int]:
         encoded, label = element
         return random_resized_crop(picture(encoded), self.image_size, rng), label
 
 
 @dataclasses.dataclass(frozen=True)
-class _CentreCrop(grain.transforms.Map):
+class _CentreCrop:
     image_size: int
 
-    def map(self, element: tuple[bytes, int]) -> tuple[np.ndarray, int]:
+    def __call__(self, element: tuple[bytes, int]) -> tuple[np.ndarray, int]:
         encoded, label = element
         larger = round(self.image_size * RESIZE_RATIO)
         edge = (larger - self.image_size) // 2

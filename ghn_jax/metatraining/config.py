@@ -185,17 +185,18 @@ def load_config(folder: pathlib.Path) -> TrainConfig:
     for group, field in (("run", "run_dir"), ("architectures", "architecture_file")):
         if data[group][field] is not None:
             data[group][field] = pathlib.Path(data[group][field])
-    groups = {
-        "images": ImageConfig,
-        "architectures": ArchitectureConfig,
-        "optimiser": OptimiserConfig,
-        "run": RunConfig,
-    }
     try:
         ghn = GHNConfig.from_json(data["ghn"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return TrainConfig(data["preset"], ghn=ghn, **{name: kind(**data[name]) for name, kind in groups.items()})
+    return TrainConfig(
+        data["preset"],
+        images=ImageConfig(**data["images"]),
+        architectures=ArchitectureConfig(**data["architectures"]),
+        ghn=ghn,
+        optimiser=OptimiserConfig(**data["optimiser"]),
+        run=RunConfig(**data["run"]),
+    )
 
 
 _MAY_CHANGE = ("images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped")

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import h5py
 import numpy as np
@@ -252,8 +253,12 @@ def test_foreign_json_is_named(path: pathlib.Path, text: str, message: str):
 
 def test_json_may_be_laid_out_in_any_way(path: pathlib.Path):
     expected = [DatasetReader(path, "wide").record(index) for index in range(COUNT)]
-    meta = json.loads(meta_path(path).read_text())
-    meta = {"other": [], "wide": dict(reversed(meta["wide"].items()), note="\u00fc\u2264"), "val": {"nets": []}}
+    split = json.loads(meta_path(path).read_text())["wide"]
+    meta: dict[str, Any] = {
+        "other": [],
+        "wide": dict(reversed(split.items()), note="\u00fc\u2264"),
+        "val": {"nets": []},
+    }
     meta["wide"]["nets"][1]["comment"] = "\u00fc"
     meta_path(path).write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
     reader = DatasetReader(path, "wide")

@@ -58,7 +58,7 @@ def test_names(name: str, rank: int, path: tuple[str, ...]):
     ],
 )
 def test_impossible_genotypes_are_refused(changes: dict[str, Any], message: str):
-    fields = {"normal": STEPS, "normal_concat": (2,), "reduce": STEPS, "reduce_concat": (2,)}
+    fields: dict[str, Any] = {"normal": STEPS, "normal_concat": (2,), "reduce": STEPS, "reduce_concat": (2,)}
     with pytest.raises(ValueError, match=message):
         Genotype(**{**fields, **changes})
 

@@ -104,7 +104,8 @@ def test_a_limit_that_lets_nothing_through_is_an_error(monkeypatch: pytest.Monke
     ],
 )
 def test_widths_follow_the_size_of_the_network(changes: dict[str, Any], widths: int):
-    args = small_args((("conv_1x1", 0), ("dil_conv_5x5", 1)), preproc=True, C_mult=1, **{"n_cells": 4, **changes})
+    options: dict[str, Any] = {"n_cells": 4, "C_mult": 1, "preproc": True, **changes}
+    args = small_args((("conv_1x1", 0), ("dil_conv_5x5", 1)), **options)
     assert counted_params(args) < 200_000
     found = _draws(args)
     assert {one.C for one in found} == set(TRAINING_WIDTHS[:widths])

@@ -22,7 +22,7 @@ def ghn(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def options(name: str, out: pathlib.Path, ghn: str, **changes: Any) -> predict_params.Options:
-    given = {"model": f"small_models:{name}", "input": "8,8,3", "out": out, "ghn": ghn, **changes}
+    given: dict[str, Any] = {"model": f"small_models:{name}", "input": "8,8,3", "out": out, "ghn": ghn, **changes}
     return predict_params.Options(**given)
 
 
@@ -62,6 +62,12 @@ def test_nnx_model(ghn: str, tmp_path: pathlib.Path):
     ],
 )
 def test_bad_options(changes: dict[str, Any], message: str, tmp_path: pathlib.Path):
-    given = {"model": "flax.linen:Dense", "input": "8,8,3", "out": tmp_path / "out", "ghn": "none", **changes}
+    given: dict[str, Any] = {
+        "model": "flax.linen:Dense",
+        "input": "8,8,3",
+        "out": tmp_path / "out",
+        "ghn": "none",
+        **changes,
+    }
     with pytest.raises(ValueError, match=message):
         predict_params.run(predict_params.Options(**given))

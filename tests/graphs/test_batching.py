@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jraph
 import numpy as np
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from small_graphs import mixed_graph, random_graph
 
 from ghn_jax.graphs import ArchGraph, Primitive
-from ghn_jax.graphs.batching import BUCKETS, batch_graphs, choose_bucket
+from ghn_jax.graphs.batching import BUCKETS, GraphsTuple, batch_graphs, choose_bucket
 
 GRAPHS = [random_graph(0, 12), mixed_graph(), random_graph(1, 1), random_graph(2, 30)]
 
@@ -18,13 +20,15 @@ def test_a_batch_is_jraphs_batch_of_graphs_that_jraph_padded() -> None:
     padded = [jraph.pad_with_graphs(graphs_tuple(graph), batch.width, edges, 2) for graph in GRAPHS]
     jax.tree.map(np.testing.assert_array_equal, batch.graph, jraph.batch(padded))
     for graph, own in zip(GRAPHS, padded, strict=True):
-        assert jraph.get_node_padding_mask(own).sum() == graph.num_nodes
-        assert jraph.get_edge_padding_mask(own).sum() == graph.num_edges
+        real_nodes = np.asarray(jraph.get_node_padding_mask(own))
+        np.testing.assert_array_equal(real_nodes, np.arange(batch.width) < graph.num_nodes)
+        real_edges = np.asarray(jraph.get_edge_padding_mask(own))
+        np.testing.assert_array_equal(real_edges, np.arange(edges) < graph.num_edges)
 
 
-def graphs_tuple(graph: ArchGraph) -> jraph.GraphsTuple:
-    return jraph.GraphsTuple(
-        nodes={"type": graph.node_types.astype(np.int32), "shape": graph.node_shapes.astype(np.int32)},  # pyright: ignore
+def graphs_tuple(graph: ArchGraph) -> Any:
+    return GraphsTuple(
+        nodes={"type": graph.node_types.astype(np.int32), "shape": graph.node_shapes.astype(np.int32)},
         edges=None,
         senders=graph.edges[:, 0].astype(np.int32),
         receivers=graph.edges[:, 1].astype(np.int32),
@@ -48,10 +52,12 @@ def test_types_edges_and_distances_are_those_of_the_graphs() -> None:
         assert not batch.distances[place, :, nodes:].any()
     unbatched = jraph.unbatch_np(batch.graph)
     for graph, real, padding in zip(GRAPHS, unbatched[::2], unbatched[1::2], strict=True):
-        np.testing.assert_array_equal(np.stack([real.senders, real.receivers], 1), graph.edges)
+        senders, receivers = np.asarray(real.senders), np.asarray(real.receivers)
+        np.testing.assert_array_equal(np.stack([senders, receivers], 1), graph.edges)
         assert int(padding.n_node[0]) == batch.width - graph.num_nodes
-        assert not padding.senders.any()  # its first row, in its own numbering
-        assert not padding.receivers.any()
+        # Its first row, in its own numbering.
+        assert not np.asarray(padding.senders, np.int32).any()
+        assert not np.asarray(padding.receivers, np.int32).any()
 
 
 @settings(max_examples=25, deadline=None)
@@ -93,9 +99,11 @@ def test_edges_never_refuse_a_graph_and_only_dense_ones_change_the_sizes() -> No
         types = [Primitive.INPUT] + [Primitive.SUM] * (nodes - 1)
         dense = ArchGraph.build("dense", types, np.zeros((nodes, 4)), edges, [])
         batch = batch_graphs([dense, random_graph(0, 5)])
-        room = len(batch.graph.senders) // 2
-        assert room == max(4 * batch.width, 1 << (len(edges) - 1).bit_length())
-        np.testing.assert_array_equal(batch.graph.n_edge, [len(edges), room - len(edges), *batch.graph.n_edge[2:]])
+        padded_edges = len(batch.graph.senders) // 2
+        assert padded_edges == max(4 * batch.width, 1 << (len(edges) - 1).bit_length())
+        np.testing.assert_array_equal(
+            batch.graph.n_edge, [len(edges), padded_edges - len(edges), *batch.graph.n_edge[2:]]
+        )
     assert len({len(batch_graphs([random_graph(seed, 60)]).graph.senders) for seed in range(20)}) == 1
 
 

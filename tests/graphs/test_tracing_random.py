@@ -175,7 +175,7 @@ def _expected(layers: Sequence[Layer]) -> list[str]:
 def _check_leaves(graph: ArchGraph, layers: Sequence[Layer]) -> None:
     """Every leaf is kept or has specs that cover all of it, and only layer scales are kept."""
     variables = jax.eval_shape(Net(tuple(layers)).init, jax.random.key(0), jnp.zeros((1, *IMAGE)))
-    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables["params"])  # pyright: ignore[reportAssignmentType]
+    leaves: dict[tuple[str, ...], Any] = flatten_dict(variables["params"])
     covered: collections.Counter[tuple[str, ...]] = collections.Counter()
     for spec in graph.params:
         assert leaves[spec.path].shape[len(spec.index) :] == spec.shape

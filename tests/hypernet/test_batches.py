@@ -50,7 +50,8 @@ def test_gradients_between_graphs_are_exactly_zero() -> None:
     steps = jnp.asarray(batch.num_nodes).max()
 
     def first_graph(inputs: jax.Array) -> jax.Array:
-        return jnp.square(gnn.apply(weights, inputs, jnp.asarray(batch.distances), steps)[0, :12]).sum()
+        states = jnp.asarray(gnn.apply(weights, inputs, jnp.asarray(batch.distances), steps))
+        return jnp.square(states[0, :12]).sum()
 
     inputs = jax.random.normal(jax.random.key(2), (2, 16, 16))
     gradient = jax.grad(first_graph)(inputs)

@@ -3,6 +3,7 @@ import pathlib
 import pickle
 import shutil
 import zipfile
+from typing import Any
 
 import jax
 import numpy as np
@@ -155,8 +156,8 @@ def tensor_pickle(size: tuple, stride: tuple, offset: int = 0, count: int = 4, k
 def test_tensors_are_rebuilt_with_strides_and_checked(tmp_path: pathlib.Path) -> None:
     data = np.arange(4, dtype="<f4").tobytes()
 
-    def read(**kwargs: object) -> np.ndarray:
-        file = release_file(tmp_path / "t.pt", tensor_pickle(**kwargs), **{"0": data})  # pyright: ignore
+    def read(**kwargs: Any) -> np.ndarray:
+        file = release_file(tmp_path / "t.pt", tensor_pickle(**kwargs), **{"0": data})
         return read_torch_zip(file)["t"]
 
     np.testing.assert_array_equal(read(size=(2, 2), stride=(1, 2)), [[0, 2], [1, 3]])

@@ -34,6 +34,13 @@ def picture_folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "set"
 
 
+def in_memory(folder: pathlib.Path) -> ImageSet:
+    """A folder's pictures at 8 x 8."""
+    images = load_images(f"folder:{folder}", 8)
+    assert isinstance(images, ImageSet)
+    return images
+
+
 def test_digits_are_split_without_overlap_and_upscaled() -> None:
     digits = load_images("digits", 16)
     assert isinstance(digits, ImageSet)
@@ -59,16 +66,15 @@ def test_a_folder_is_decoded_squared_and_split_by_class(picture_folder: pathlib.
 def test_a_decoded_folder_comes_from_the_cache_until_a_file_changes(
     picture_folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = f"folder:{picture_folder}"
-    first = load_images(name, 8)
+    first = in_memory(picture_folder)
     decoded: list[int] = []
     monkeypatch.setattr(load_module, "decode_all", lambda records, size: decoded.append(size) or first.test)
-    again = load_images(name, 8)
-    np.testing.assert_array_equal(first.train.images, again.train.images)  # pyright: ignore
+    again = in_memory(picture_folder)
+    np.testing.assert_array_equal(first.train.images, again.train.images)
     assert decoded == []
     Image.new("RGB", (9, 9)).save(picture_folder / "val" / "dark" / "0.png")
     with pytest.raises(IndexError):  # the stand-in returns too few training images: it was called
-        load_images(name, 8)
+        in_memory(picture_folder)
     assert decoded
 
 
@@ -87,8 +93,7 @@ def test_a_picture_that_would_hang_or_is_empty_is_named(picture_folder: pathlib.
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
 def test_a_damaged_cache_entry_is_made_anew(picture_folder: pathlib.Path, tmp_path: pathlib.Path, damage: str) -> None:
-    name = f"folder:{picture_folder}"
-    first = load_images(name, 8)
+    first = in_memory(picture_folder)
     entries = sorted((tmp_path / "cache" / "images").iterdir())
     assert len(entries) == 2  # training and test images
     whole = [entry.read_bytes() for entry in entries]
@@ -96,10 +101,10 @@ def test_a_damaged_cache_entry_is_made_anew(picture_folder: pathlib.Path, tmp_pa
         middle = len(content) // 2
         flipped = content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
         entry.write_bytes({"empty": b"", "cut": content[:middle], "flipped": flipped}[damage])
-    again = load_images(name, 8)
+    again = in_memory(picture_folder)
     for split in ("train", "val", "test"):
         for field in ("images", "labels"):
-            one, other = (getattr(images.split(split), field) for images in (first, again))  # pyright: ignore
+            one, other = (getattr(images.split(split), field) for images in (first, again))
             np.testing.assert_array_equal(one, other)
     assert [entry.read_bytes() for entry in entries] == whole
 
@@ -147,8 +152,10 @@ def test_a_missing_set_says_how_to_get_it(name: str, tmp_path: pathlib.Path) -> 
 def test_impossible_sizes_and_splits_are_rejected() -> None:
     with pytest.raises(ValueError, match="image_size"):
         load_images("digits", 0)
+    digits = load_images("digits", 8)
+    assert isinstance(digits, ImageSet)
     with pytest.raises(ValueError, match="unknown split 'dev'"):
-        load_images("digits", 8).split("dev")  # pyright: ignore
+        digits.split("dev")
     with pytest.raises(ValueError, match="must be uint8"):
         ImageSplit(np.zeros((2, 4, 4, 3), np.float32), np.zeros(2, np.int32))
     with pytest.raises(ValueError, match="as many labels"):

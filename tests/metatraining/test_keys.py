@@ -42,9 +42,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> collections.Counter:
     """Counts every key that anything draws random numbers from, in compiled programs too."""
     found: collections.Counter = collections.Counter()
 
-    def note(words: Any) -> None:
-        found[tuple(np.asarray(words).tolist())] += 1
-
     for name in CONSUMERS:
         original = getattr(jax.random, name)
 

@@ -78,8 +78,8 @@ def test_the_gradient_is_that_of_everything_in_one_piece() -> None:
     adam = first_moments(new)
     found = jax.tree.map(lambda m, w: np.asarray(m) / 0.1 - CONFIG.l2 * w, adam, weights)
     np.testing.assert_allclose(report.gradient_norm, optax.tree.norm(expected), rtol=1e-4)
-    room = 1e-4 * report.gradient_norm
-    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=room), found, expected)
+    tolerance = 1e-4 * report.gradient_norm
+    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=tolerance), found, expected)
 
 
 def test_threads_and_preparation_change_nothing() -> None:
@@ -126,10 +126,12 @@ def test_a_step_that_is_not_finite_is_left_out_and_written_down(tmp_path: pathli
     with np.load(path.with_name(data["weights"])) as archive:
         flat = traverse_util.flatten_dict(before)
         assert {tuple(name.split("/")) for name in archive.files} == set(flat)
-    for number in range(100, 100 + MOST_WRITTEN):
-        last = record_failure(tmp_path, number, new.params, tiny_batch(), report, seed=3)
+    later = [
+        record_failure(tmp_path, number, new.params, tiny_batch(), report, seed=3)
+        for number in range(100, 100 + MOST_WRITTEN)
+    ]
     assert len(list(path.parent.iterdir())) == 2 * MOST_WRITTEN
-    assert last == path.with_name(f"step-{98 + MOST_WRITTEN}-process-0.json")
+    assert later[-1] == path.with_name(f"step-{98 + MOST_WRITTEN}-process-0.json")
     check_skipped(1, 19, 0.0, path)
     check_skipped(1, 20, 0.05, path)
     with pytest.raises(TooManySkippedError, match=rf"2 of 20 .* {path}"):

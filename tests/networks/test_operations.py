@@ -144,8 +144,10 @@ FORMS = {
     "plain": PLAIN.replace(stem_type=1),
     "transformer": VIT.replace(n_cells=2, C=8),
 }
-SIZES = [(MIXED.replace(stem_type=1), size) for size in range(8, 34)]
-SIZES += [(args, size) for args in FORMS.values() for size in (8, 9, 15, 28, 33)]
+SIZES = [
+    *((MIXED.replace(stem_type=1), size) for size in range(8, 34)),
+    *((args, size) for args in FORMS.values() for size in (8, 9, 15, 28, 33)),
+]
 
 
 @pytest.mark.parametrize(("args", "size"), SIZES, ids=lambda value: value if isinstance(value, int) else "")

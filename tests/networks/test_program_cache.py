@@ -26,6 +26,7 @@ def test_dropping_a_layer_unmaps_it():
         for key in KEYS[:8]:
             programs.get(key)
         most = programs.report().mappings
+        assert most is not None
         assert most == mappings()
         programs.clear()
         return most

@@ -209,7 +209,10 @@ def test_a_drop_path_follows_each_op_but_identities():
     branches = [call for call in calls if call.branch]
     drops = [call for call in calls if call.kind == "drop_path"]
     assert [call.inputs for call in drops] == [(call.output,) for call in branches]
-    assert all(call.layer.random and call.layer.rate == 0.25 for call in drops)  # pyright: ignore
+    for call in drops:
+        assert isinstance(call.layer, DropPath)
+        assert call.layer.random
+        assert call.layer.rate == 0.25
     read = {value for call in calls if call not in drops for value in call.inputs}
     assert read.isdisjoint(call.output for call in branches)
     assert all(call.kind != "drop_path" for call in network_plan(BOTH_HEADS).calls)

@@ -126,24 +126,25 @@ def float64_gradient(ghn: GHN, params: Any, step: dict[str, Any]) -> tuple[jax.A
     results = [loss_and_grads(args, flat) for args, flat in zip(batch.args, predicted, strict=True)]
     (gradient,) = vjp([cotangents for _, cotangents in results])
     count = len(results)
-    return sum(loss for loss, _ in results) / count, jax.tree.map(lambda leaf: leaf / count, gradient)
+    total = sum((loss for loss, _ in results), start=jnp.zeros(()))
+    return total / count, jax.tree.map(lambda leaf: leaf / count, gradient)
 
 
 def check_weights(after: dict[str, float], wanted: dict[str, float]) -> None:
     assert after.keys() == wanted.keys()
     for key, norm in wanted.items():
         # Biases of LayerNorm begin at 0: their norm is that of so many steps of the learning rate's size.
-        room = 0.1 * CONFIG.learning_rate if key == "ln.bias" else 0
-        np.testing.assert_allclose(after[key], norm, rtol=1e-3, atol=room, err_msg=key)
+        tolerance = 0.1 * CONFIG.learning_rate if key == "ln.bias" else 0
+        np.testing.assert_allclose(after[key], norm, rtol=1e-3, atol=tolerance, err_msg=key)
 
 
 def check_step(found: Found, wanted: dict[str, Any], *, loss: float, gradient: float) -> None:
     """Against the release; `gradient` is a share of the whole clipped gradient's norm."""
     np.testing.assert_allclose(found.loss, wanted["loss"], rtol=loss)
     assert found.clipped.keys() == wanted["clipped_grad_norms"].keys()
-    room = gradient * min(found.gradient_norm, CONFIG.clip)
+    tolerance = gradient * min(found.gradient_norm, CONFIG.clip)
     for key, norm in wanted["clipped_grad_norms"].items():
-        np.testing.assert_allclose(found.clipped[key], norm, rtol=1e-4, atol=room, err_msg=key)
+        np.testing.assert_allclose(found.clipped[key], norm, rtol=1e-4, atol=tolerance, err_msg=key)
     check_weights(found.after, wanted["param_norms_after"])
 
 

@@ -1,6 +1,7 @@
 """`load_ghn`: a hypernetwork from a path, a packaged name or the public release."""
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.resources
 import logging
@@ -10,7 +11,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ghn_jax.files import atomic_file, cache_folder, whole_folder
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN, read_checkpoint, read_file, read_release_checkpoint
@@ -68,7 +69,7 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
     if name in packaged_names():
         with importlib.resources.as_file(importlib.resources.files("ghn_jax.hypernet") / _PACKAGED) as folder:
             loaded = read_file(folder / f"{name}.npz")
-            return loaded.replace(trained_on=read_training_range(folder / f"{name}.json"))
+            return dataclasses.replace(loaded, trained_on=read_training_range(folder / f"{name}.json"))
     packaged = ", ".join(packaged_names()) or "none"
     public = ", ".join(RELEASE_PREFIX + known for known in RELEASE_FILES)
     raise ValueError(f"no hypernetwork {name!r}: neither a file nor a folder; packaged: {packaged}; public: {public}")
@@ -87,7 +88,7 @@ def git_blob_id(data: bytes) -> str:
 
 
 @contextlib.contextmanager
-def release_file(name: str, url: str = RELEASE_URL) -> Iterator[pathlib.Path]:
+def release_file(name: str, url: str = RELEASE_URL) -> Generator[pathlib.Path]:
     """A public checkpoint on disk, its bytes verified: kept in the cache folder, downloaded if it is not there.
 
     A damaged one there is downloaded anew. Where nothing can be kept, the file lies in a temporary folder for as long

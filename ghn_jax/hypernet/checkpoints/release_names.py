@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,8 +32,9 @@ def config_from_release(config: Mapping[str, Any], source: str) -> GHNConfig:
     if missing:
         raise ValueError(f"{source}: the checkpoint's config lacks {', '.join(missing)}")
     try:
+        max_shape = tuple(int(size) for size in config["max_shape"])
         return GHNConfig(
-            max_shape=tuple(int(size) for size in config["max_shape"]),  # pyright: ignore[reportArgumentType]
+            max_shape=cast("tuple[int, int, int, int]", max_shape),  # which checks how many there are
             num_classes=int(config["num_classes"]),
             hid=int(config["hid"]),
             normalization="fan_in" if config["weight_norm"] else "none",

@@ -100,7 +100,8 @@ class _Unpickler(pickle.Unpickler):
                 if len(data) != count * dtype.itemsize:
                     raise _Refused(f"storage {key} has {len(data)} bytes instead of {count * dtype.itemsize}")
                 return _Storage(np.frombuffer(data, dtype))
-        raise _Refused(f"unknown kind of stored object: {str(pid)[:80]}")
+            case _:
+                raise _Refused(f"unknown kind of stored object: {str(pid)[:80]}")
 
 
 def read_torch_zip(path: str | os.PathLike[str]) -> Any:

@@ -81,4 +81,5 @@ def _value(value: Any) -> bytes:  # noqa: PLR0911
             return b"](" + b"".join(_value(item) for item in value) + b"e"
         case dict():
             return b"}(" + b"".join(_value(k) + _value(v) for k, v in value.items()) + b"u"
-    raise ValueError(f"a checkpoint of the release cannot hold {value!r} of type {type(value).__name__}")
+        case _:
+            raise ValueError(f"a checkpoint of the release cannot hold {value!r} of type {type(value).__name__}")

@@ -9,7 +9,7 @@ import jax
 
 from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, linear, spread
 from ghn_jax.hypernet.decoders.fitting import SlabShape
-from ghn_jax.hypernet.decoders.slabs import SlabDecoder, vector_tensors
+from ghn_jax.hypernet.decoders.slabs import SlabDecoder, SlabKey, vector_tensors
 from ghn_jax.hypernet.dense import Linear, dense
 from ghn_jax.hypernet.protocols import Decoder, DecoderConfig, register
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ConvDecoderConfig(DecoderConfig):
     """Convolution decoder; it has no options of its own."""
 
-    def build(self, config: "GHNConfig") -> Decoder:
+    def build(self, config: "GHNConfig") -> Decoder[SlabKey]:
         """The decoder."""
         return SlabDecoder(config, ConvSlabs(config))
 

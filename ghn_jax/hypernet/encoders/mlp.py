@@ -37,7 +37,7 @@ class MLPEncoderConfig(EncoderConfig):
     def release_tensors(self, config: "GHNConfig") -> list[ReleaseTensor]:
         """Embeddings, LayerNorm and the two layers."""
         tensors = node_features.release_tensors(config, self.layernorm, self.shape_encoding)
-        return tensors + two_layers("gnn.fc", ("gnn", "fc"), (config.hid,) * 3)
+        return tensors + two_layers("gnn.fc", ("gnn", "fc"), (config.hid, config.hid, config.hid))
 
     def to_release(self) -> dict[str, Any]:
         """The release's keys; "ve" only says how its graphs were made."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 
@@ -29,7 +29,7 @@ def keeping_arguments(function: Callable[..., jax.Array]) -> Callable[..., jax.A
 
 
 @contextlib.contextmanager
-def compiling_for(platform: str | None) -> Iterator[None]:
+def compiling_for(platform: str | None) -> Generator[None]:
     """Layers traced inside are formulated for `platform`.
 
     "cpu" has formulations of its own; any other name ("gpu", "cuda", "rocm", "tpu") takes XLA's convolutions. With
