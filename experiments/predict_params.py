@@ -39,11 +39,12 @@ class Options:
 
     Attributes:
       model: MODULE:NAME of a Flax linen or nnx model, or of what makes one.
-      input: shape of one image, H,W,C.
+      input: shape of one image, H,W,C, or with its axes in the order of `--layout`.
       out: folder of the checkpoint; must not exist yet.
       ghn: hypernetwork: a folder, a file, a packaged or public name (see `load_ghn`).
       arguments: JSON object, arguments of what makes the model.
       call_kwargs: JSON object, further arguments of the model's call.
+      layout: axes of `--input`, HWC or CHW; needed where its shape leaves open which are the channels.
       seed: of the model's own initialisation.
     """
 
@@ -53,6 +54,7 @@ class Options:
     ghn: str | None = None
     arguments: str = "{}"
     call_kwargs: str = "{}"
+    layout: str | None = None
     seed: int = 0
 
 
@@ -112,9 +114,11 @@ def run(options: Options) -> str:
         raise ValueError(f"--out {out} exists already; choose another folder")
     model = load_model(options.model, json.loads(options.arguments), options.seed)
     ghn, call_kwargs = resolve_ghn(options.ghn), json.loads(options.call_kwargs)
-    graph = trace(model, shape, call_kwargs=call_kwargs)
+    graph = trace(model, shape, layout=options.layout, call_kwargs=call_kwargs)
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    variables = init_like(model, jax.random.key(options.seed), images, ghn, call_kwargs=call_kwargs)
+    variables = init_like(
+        model, jax.random.key(options.seed), images, ghn, layout=options.layout, call_kwargs=call_kwargs
+    )
     arrays = plain_arrays(variables)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(out, arrays)

@@ -4,19 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ghn_jax.deepnets import sample_architecture as sample_architecture
-    from ghn_jax.evaluation import evaluate as evaluate
-    from ghn_jax.graphs import ArchGraph as ArchGraph
-    from ghn_jax.graphs.tracing import trace as trace
-    from ghn_jax.hypernet import GHN as GHN
-    from ghn_jax.hypernet import GHNConfig as GHNConfig
-    from ghn_jax.hypernet import embed as embed
-    from ghn_jax.hypernet import load_ghn as load_ghn
-    from ghn_jax.hypernet import predict as predict
-    from ghn_jax.initialising import init_like as init_like
-    from ghn_jax.metatraining.loop import train as train
-    from ghn_jax.networks import TargetNetwork as TargetNetwork
-    from ghn_jax.networks import zoo as zoo
+    from ghn_jax.deepnets import sample_architecture
+    from ghn_jax.evaluation import evaluate
+    from ghn_jax.graphs import ArchGraph
+    from ghn_jax.graphs.tracing import trace
+    from ghn_jax.hypernet import GHN, GHNConfig, embed, load_ghn, predict
+    from ghn_jax.initialising import init_like
+    from ghn_jax.metatraining import train
+    from ghn_jax.networks import TargetNetwork, zoo
 
 __version__ = "0.1.0"
 
@@ -33,7 +28,7 @@ _MODULES = {
     "predict": "hypernet",
     "sample_architecture": "deepnets",
     "trace": "graphs.tracing",
-    "train": "metatraining.loop",
+    "train": "metatraining",
     "zoo": "networks.zoo",
 }
 

@@ -24,6 +24,7 @@ def init_like(
     x: Any,
     ghn: PretrainedGHN | str | None = None,
     *,
+    layout: str | None = None,
     params: Any = None,
     call_kwargs: Mapping[str, Any] | None = None,
     output: Callable[[Any], Any] | None = None,
@@ -36,8 +37,10 @@ def init_like(
     Args:
       model: a Flax linen module, a concrete Flax nnx module, or a function ``(params, images) -> logits``.
       rng: key of the model's own initialisation (linen).
-      x: images (B, H, W, C), or their shape and type; only those are looked at.
+      x: a batch of images as the model takes them, such as (B, H, W, C), or their shape and type; only those are
+        looked at.
       ghn: a loaded hypernetwork, a source for `load_ghn`, or None for the packaged default.
+      layout: the axes of `x`, such as ``NHWC`` or ``NCHW``, as in `trace`; needed where its shape leaves them open.
       params: for a function its own initial parameters.
       call_kwargs: further arguments of the model's call, as in `trace`.
       output: picks the logits from what the model returns, as in `trace`.
@@ -47,12 +50,12 @@ def init_like(
       a pytree like `params`. Types of all leaves are the model's.
 
     Raises:
-      ValueError: for a model that cannot be traced.
+      ValueError: for a model that cannot be traced, or a shape that may have its channels first or last.
 
     Warns:
       UserWarning: as `predict`.
     """
-    graph = trace(model, x.shape, params=params, call_kwargs=call_kwargs, output=output)
+    graph = trace(model, x.shape, layout=layout, params=params, call_kwargs=call_kwargs, output=output)
     loaded = resolve_ghn(ghn)
     warn_once(loaded.trained_on, [graph])
     prepared = prepare(loaded.config, [graph], classifier=graph.num_classes == loaded.config.num_classes)

@@ -143,3 +143,20 @@ def test_function_gets_a_pytree_like_its_own(ghn: PretrainedGHN):
     graph = trace(forward, IMAGES.shape, params=own)
     np.testing.assert_array_equal(params[0]["w"], predict(graph, ghn, allow_missing=True)["params"]["0"]["w"])
     assert float(jnp.abs(params[1][0] - 1).max()) > 0.1
+
+
+def test_layout_says_which_axis_holds_the_channels(ghn: PretrainedGHN):
+    """Without it the shape is refused with an error that names the option; each layout gives its own graph."""
+
+    def forward(params: Any, x: jax.Array) -> jax.Array:
+        return x.mean((1, 2)) @ params["w"]
+
+    own, images = {"w": jnp.zeros((64, 5))}, jax.ShapeDtypeStruct((2, 4, 4, 64), jnp.float32)
+    with pytest.raises(ValueError, match="layout='CHW' or layout='HWC'"):
+        init_like(forward, jax.random.key(0), images, ghn, params=own)
+    found = []
+    for layout in ("NHWC", "NCHW"):
+        found.append(init_like(forward, jax.random.key(0), images, ghn, params=own, layout=layout)["w"])
+        graph = trace(forward, images.shape, params=own, layout=layout)
+        np.testing.assert_array_equal(found[-1], predict(graph, ghn)["params"]["w"])
+    assert float(jnp.abs(found[0] - found[1]).max()) > 0

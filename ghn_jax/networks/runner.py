@@ -63,11 +63,15 @@ class Runner:
         labels: jax.Array,
         *,
         label_smoothing: float = 0.0,
+        auxiliary_weight: float = 0.4,
         rng: jax.Array | None = None,
         train: bool = True,
         dtype: Any = jnp.float32,
     ) -> tuple[jax.Array, jax.Array, dict[Path, jax.Array]]:
         """Mean cross-entropy, logits (B, K), and the loss's gradient for every parameter of the plan.
+
+        A plan with an auxiliary head adds `auxiliary_weight` (that of DARTS by default) times the mean cross-entropy of
+        its logits to the loss; the logits returned are those of the network's own classifier.
 
         Raises:
           ValueError: as `forward`.
@@ -80,6 +84,10 @@ class Runner:
         logits = values.pop(plan.output)
         loss, gradient = _loss(logits, labels, label_smoothing)
         cotangents = {plan.output: (gradient, True)}
+        if plan.auxiliary is not None:
+            added, gradient = _loss(values.pop(plan.auxiliary), labels, label_smoothing, auxiliary_weight)
+            loss = loss + added
+            cotangents[plan.auxiliary] = (gradient, True)
         gradients: dict[Path, jax.Array] = {}
         while pending:
             step, program, residuals = pending.pop()
@@ -148,11 +156,13 @@ def _gather(params: FlatParams, step: Step) -> list[jax.Array]:
     return found
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _loss(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy and its gradient for logits (B, K)."""
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _loss(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float, weight: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy times a weight, and its gradient for logits (B, K)."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
-    return jax.value_and_grad(lambda logits: optax.softmax_cross_entropy(logits, targets).mean())(logits)
+    return jax.value_and_grad(lambda logits: weight * optax.softmax_cross_entropy(logits, targets).mean())(logits)
 
 
 Cotangent = tuple[jax.Array, bool]

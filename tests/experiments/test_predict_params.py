@@ -1,5 +1,6 @@
 """The command line that predicts a model's parameters into a checkpoint."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -48,6 +49,14 @@ def test_nnx_model(ghn: str, tmp_path: pathlib.Path):
     table = predict_params.run(options("SmallNnx", tmp_path / "out", ghn))
     assert "head/kernel  192x5  predicted" in table
     assert "drop" not in table
+
+
+def test_layout_is_needed_for_an_ambiguous_shape_and_passed_on(ghn: str, tmp_path: pathlib.Path):
+    given = options("Small", tmp_path / "out", ghn, input="4,4,64")
+    with pytest.raises(ValueError, match="layout='CHW' or layout='HWC'"):
+        predict_params.run(given)
+    table = predict_params.run(dataclasses.replace(given, layout="HWC"))
+    assert "conv/kernel  3x3x64x8  predicted" in table
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from tiny_runs import finish, start, weights
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
 STEPS = 30
-OPTIONS = (f"--steps={STEPS}", "--checkpoint-minutes=0")  # a checkpoint after every update
+COUNTED = ("--seed=1", "--num-architectures=4", "--max-nodes=140")
+"""Architectures of which some draws are held out and half of the meta-batches have too many nodes."""
+
+OPTIONS = (*COUNTED, f"--steps={STEPS}", "--checkpoint-minutes=0")  # a checkpoint after every update
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,14 @@ def wait_for_steps(folder: pathlib.Path, process: subprocess.Popen[str], steps: 
         time.sleep(0.01)
 
 
+def totals(folder: pathlib.Path) -> tuple[int, int]:
+    """Draws held out, which each row counts since the one before, and networks passed over, counted from the start."""
+    rows = read_metrics(folder)
+    return sum(row["networks_held_out"] for row in rows), rows[-1]["networks_passed_over"]
+
+
 def same_run(one: pathlib.Path, other: pathlib.Path) -> None:
-    """Weights bit for bit, and the same losses at every step."""
+    """Weights bit for bit, the same losses at every step, and as many networks held out and passed over."""
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
     for name, array in first.items():
@@ -42,6 +51,8 @@ def same_run(one: pathlib.Path, other: pathlib.Path) -> None:
     losses = [[(row["step"], row["loss"]) for row in read_metrics(folder)] for folder in (one, other)]
     assert [step for step, _ in losses[0]] == list(range(STEPS))
     assert losses[0] == losses[1]
+    assert totals(one) == totals(other)
+    assert min(totals(one)) > 0
 
 
 def test_a_killed_run_ends_as_one_that_was_not(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -55,7 +66,7 @@ def test_a_killed_run_ends_as_one_that_was_not(uninterrupted: pathlib.Path, tmp_
 
 
 def test_a_terminated_run_saves_exits_cleanly_and_goes_on(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    slow = (f"--steps={STEPS}", "--checkpoint-minutes=100")
+    slow = (*COUNTED, f"--steps={STEPS}", "--checkpoint-minutes=100")
     process = start(tmp_path, *slow)
     wait_for_steps(tmp_path, process, 3)
     process.send_signal(signal.SIGTERM)

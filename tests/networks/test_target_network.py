@@ -16,6 +16,7 @@ from ghn_jax.deepnets.genotype import Genotype, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.networks import Runner, TargetNetwork, network_plan
 from ghn_jax.networks.plan import IMAGES as IMAGE_ID
+from ghn_jax.networks.program_cache import Programs
 from ghn_jax.networks.recipe_layer import DropPath, Norm
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)), jnp.float32)
@@ -230,10 +231,48 @@ def test_the_runner_takes_a_plan_with_drop_path(monkeypatch):
     variables: Any = TargetNetwork(BOTH_HEADS).init(jax.random.key(0), SMALL)
     plan = network_plan(BOTH_HEADS, drop_path=0.25)
     params: Any = flatten_dict(variables["params"])
-    logits = Runner().forward(plan, params, SMALL, rng=jax.random.key(0), train=True)
+    logits = Runner(Programs()).forward(plan, params, SMALL, rng=jax.random.key(0), train=True)
     network = TargetNetwork(BOTH_HEADS, drop_path=0.25)
     whole: Any = network.apply(variables, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
     np.testing.assert_allclose(logits, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drop_path", "options", "weight"),
+    [
+        ({"fc_layers": 1}, 0.0, {}, 0.4),
+        ({"fc_layers": 1}, 0.0, {"auxiliary_weight": 1.5, "label_smoothing": 0.1}, 1.5),
+        ({}, 0.25, {}, 0.4),
+    ],
+    ids=["default", "weighted", "drop_path"],
+)
+def test_the_runner_trains_a_plan_with_an_auxiliary_head(monkeypatch, changes, drop_path, options, weight):
+    """Loss, logits and gradients of the network as one module; every third mask entry drops."""
+    monkeypatch.setattr(jax.random, "bernoulli", every_third)
+    args = BOTH_HEADS.replace(**changes)
+    network = TargetNetwork(args, drop_path=drop_path, auxiliary=True)
+    params: Any = jax.jit(TargetNetwork(args, auxiliary=True).init)(jax.random.key(0), SMALL)["params"]
+    labels = jnp.arange(len(SMALL)) % 10
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, 10), options.get("label_smoothing", 0.0))
+
+    def whole(params):
+        outputs = network.apply({"params": params}, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
+        logits, auxiliary = (optax.softmax_cross_entropy(logits, targets).mean() for logits in outputs)
+        return logits + weight * auxiliary, outputs[0]
+
+    (loss, logits), gradients = jax.jit(jax.value_and_grad(whole, has_aux=True))(params)
+    plan = network_plan(args, drop_path=drop_path, auxiliary=True)
+    flat: Any = flatten_dict(params)
+    # Programs of its own: those that runners share must not hold these masks.
+    found = Runner(Programs()).loss_and_grads(plan, flat, SMALL, labels, rng=jax.random.key(0), **options)
+    np.testing.assert_allclose(found[0], loss, rtol=1e-5)
+    np.testing.assert_allclose(found[1], logits, rtol=1e-4, atol=1e-4)
+    wanted: Any = flatten_dict(gradients)
+    assert found[2].keys() == wanted.keys()
+    scale = max(float(jnp.abs(leaf).max()) for leaf in wanted.values())
+    for path, gradient in wanted.items():
+        np.testing.assert_allclose(found[2][path], gradient, atol=1e-4 * scale, err_msg="/".join(path))
+    assert float(jnp.abs(found[2]["auxiliary_head", "classifier", "kernel"]).max()) > 1e-3 * scale
 
 
 def test_an_auxiliary_head_needs_a_cell_that_is_used():

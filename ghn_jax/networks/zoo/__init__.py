@@ -1,4 +1,8 @@
 """Models of torchvision in Flax linen, for images of 224 x 224 and of 32 x 32."""
 
-from ghn_jax.networks.zoo.registry import create as create
-from ghn_jax.networks.zoo.registry import names as names
+from ghn_jax.networks.zoo.registry import create, names
+
+__all__ = [
+    "create",
+    "names",
+]
