@@ -17,7 +17,7 @@ from ghn_jax.evaluation import reestimate_statistics
 from ghn_jax.evaluation.bn_statistics import mean_over_batches
 from ghn_jax.evaluation.forward import LayeredNetwork
 from ghn_jax.graphs.param_spec import Path
-from ghn_jax.hypernet import predict_params
+from ghn_jax.hypernet import PretrainedGHN, predict_params
 from ghn_jax.initialising import init_like
 from ghn_jax.networks import TargetNetwork
 from ghn_jax.networks.random_init import he_initialisation
@@ -165,7 +165,7 @@ def test_a_model_from_init_like() -> None:
     """All layers get statistics, the first those of its input."""
     model = ResNet((1, 1), num_classes=10, small_images=True, bottleneck=False)
     images = jnp.asarray(BATCHES[1])
-    variables = init_like(model, jax.random.key(0), images)
+    variables = init_like(model, jax.random.key(0), images, PretrainedGHN(*tiny_ghn()))
     renewed = reestimate_statistics(model, variables, [images])
     before, after = (flat(tree["batch_stats"]) for tree in (variables, renewed))
     assert before.keys() == after.keys()

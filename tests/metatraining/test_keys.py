@@ -21,7 +21,7 @@ from ghn_jax.runs import devices
 
 NAMES = [keys.INITIALISATION, keys.DROPOUT, keys.AUGMENTATION, keys.NOISE, keys.RANDOM_INITIALISATION]
 CONSUMERS = ("bernoulli", "normal", "randint", "truncated_normal", "uniform")
-STYLE = Style(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), crop_padding=4, flip=True)
+FLIPPED_AND_CROPPED = Style(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), crop_padding=4, flip=True)
 
 
 def data(key: jax.Array) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ def test_no_key_is_used_twice_in_a_step(drawn: collections.Counter) -> None:
     counts = [len(drawn)]
     pixels = np.random.default_rng(0).integers(0, 256, (18, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     split = ImageSplit(pixels, np.arange(18, dtype=np.int32) % 10)
-    images = train_batches(ImageSet("noise", split, split, split, 10, STYLE), 18, seed)
+    images = train_batches(ImageSet("noise", split, split, split, 10, FLIPPED_AND_CROPPED), 18, seed)
     config, mesh = OptimiserConfig(), devices.arch_mesh(jax.devices()[:1])
     step, state = MetaStep(ghn, config, mesh, params), devices.replicate(initial_state(config, params), mesh)
     root = named_key(seed, keys.DROPOUT)
