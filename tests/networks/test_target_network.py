@@ -256,7 +256,7 @@ def test_the_runner_trains_a_plan_with_an_auxiliary_head(monkeypatch, changes, d
     targets = optax.smooth_labels(jax.nn.one_hot(labels, 10), options.get("label_smoothing", 0.0))
 
     def whole(params):
-        outputs = network.apply({"params": params}, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
+        outputs: Any = network.apply({"params": params}, SMALL, train=True, rngs={"dropout": jax.random.key(0)})
         logits, auxiliary = (optax.softmax_cross_entropy(logits, targets).mean() for logits in outputs)
         return logits + weight * auxiliary, outputs[0]
 
