@@ -2,8 +2,8 @@
 
 A whole prediction is a chain of small programs that are reused across architectures: one for the states of a padded
 batch, one for each (group of tensors, chunk size), one for each kind of tensor. All three come from small sets: the
-training networks at all their widths have 22 groups, 63 pairs of group and size, and some 320 kinds, which take 6,000
-memory mappings together. Whatever else is predicted, the least recently used are dropped beyond a fixed number.
+first 800 training networks at drawn widths have 22 groups, 63 pairs of group and size, and 322 kinds, most of which
+the first 80 have already. Whatever else is predicted, the least recently used are dropped beyond a fixed number.
 """
 
 import functools
@@ -23,7 +23,7 @@ Weights = dict[str, Any]
 Device: TypeAlias = Any
 """A jax.Device, which type checkers take for a variable."""
 
-MOST_ENCODINGS, MOST_GROUPS, MOST_KINDS = 16, 128, 1024
+MOST_ENCODINGS, MOST_GROUPS, MOST_KINDS = 16, 64, 1024
 """Hypernetworks, groups and kinds whose programs are held. On CPU a program of a kind takes 3 memory mappings, those of
 a group 13 and 41 (forward and backward) for each chunk size: at most a third of what Linux allows a process."""
 
