@@ -15,6 +15,7 @@ from ghn_jax.graphs.tracing.frontends import evaluation_flags
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.plan import IMAGES
+from ghn_jax.networks.programs import compiler_options
 from ghn_jax.networks.runner import Runner
 
 FlatParams = Mapping[Path, jax.Array]
@@ -84,17 +85,21 @@ class LayeredNetwork:
         return values[plan.output], found
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def _layer(layer: nn.Module, estimate: bool) -> Any:
-    """Compiled call of one layer: (variables, inputs) -> (output, statistics of this batch or none)."""
+    """Compiled call of one layer: (variables, inputs) -> (output, statistics of this batch or none).
+
+    A layer that is dropped gives back its memory mappings, of which Linux allows a process 65,530.
+    """
+    platform = jax.default_backend()
 
     def run(variables: Any, inputs: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        with compiling_for(jax.default_backend()):
+        with compiling_for(platform):
             if estimate:
                 return with_batch_statistics(layer, variables, *inputs, train=False)
             return layer.apply(variables, *inputs, train=False), {}
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=compiler_options(layer, platform))
 
 
 @functools.lru_cache(maxsize=4096)

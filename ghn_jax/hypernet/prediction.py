@@ -1,6 +1,7 @@
 """Prediction: encode the graphs, decode tensors in groups, fit each, assemble; and the gradient back (paper, Eq. 2)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def predict_with_vjp(
     return _assemble(prepared, tensors), vjp
 
 
-def compile_for(ghn: GHN, variables: Variables, prepared: PreparedBatch) -> None:
+def compile_for(ghn: GHN, variables: Variables, prepared: PreparedBatch, device: programs.Device | None = None) -> None:
     """Compiles what `predict_with_vjp` of a prepared batch and its vjp need, by running them once on zero cotangents.
 
     Only `prepared.programs()` decides what is compiled, so a caller can skip batches that need nothing new.
@@ -109,9 +110,16 @@ def compile_for(ghn: GHN, variables: Variables, prepared: PreparedBatch) -> None
       ghn: the hypernetwork.
       variables: weights, or anything of their shapes, on the device that is to run.
       prepared: what `prepare` made of graphs.
+      device: that the cotangents will be committed to (as `jax.device_put` does); None if to none. JAX compiles a
+        program once for either.
     """
     networks, vjp = predict_with_vjp(ghn, variables, prepared)
-    jax.block_until_ready(vjp(jax.tree.map(jnp.zeros_like, networks)))
+
+    def zeros(leaf: jax.Array) -> Any:
+        own = np.zeros(leaf.shape, leaf.dtype)  # not JAX's, which would be one more program for each shape
+        return own if device is None else jax.device_put(own, device)
+
+    jax.block_until_ready(vjp(jax.tree.map(zeros, networks)))
 
 
 def _prepared(ghn: GHN, graphs: Sequence[ArchGraph] | PreparedBatch) -> PreparedBatch:

@@ -1,13 +1,14 @@
 """The compiled programs of prediction: this is the edge at which the hypernetwork's pure functions are compiled.
 
 A whole prediction is a chain of small programs that are reused across architectures: one for the states of a padded
-batch, one for each (group of tensors, chunk size), one for each kind of tensor. Their number stays bounded because all
-three come from small sets.
+batch, one for each (group of tensors, chunk size), one for each kind of tensor. All three come from small sets: the
+first 800 training networks at drawn widths have 22 groups, 63 pairs of group and size, and 322 kinds, most of which
+the first 80 have already. Whatever else is predicted, the least recently used are dropped beyond a fixed number.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,33 +20,43 @@ from ghn_jax.hypernet.protocols import DecodingKey
 Weights = dict[str, Any]
 """A part of the hypernetwork's weights, as `split_weights` gives them."""
 
+Device: TypeAlias = Any
+"""A jax.Device, which type checkers take for a variable."""
+
+MOST_ENCODINGS, MOST_GROUPS, MOST_KINDS = 16, 64, 1024
+"""Hypernetworks, groups and kinds whose programs are held. On CPU a program of a kind takes 3 memory mappings, those of
+a group 13 and 41 (forward and backward) for each chunk size: at most a third of what Linux allows a process."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def cached(function: _Function) -> _Function:
-    """`functools.cache` that keeps the function's type."""
-    return cast(_Function, functools.cache(function))
+def most_recent(most: int) -> Callable[[_Function], _Function]:
+    """`functools.lru_cache` that keeps the function's type.
+
+    A jitted function that is dropped gives back its programs, and their memory mappings, when nobody calls it any more.
+    """
+    return lambda function: cast(_Function, functools.lru_cache(most)(function))
 
 
-@cached
+@most_recent(MOST_ENCODINGS)
 def embed_program(ghn: GHN) -> Callable[..., jax.Array]:
     """(variables, batch) -> states (G, N, D)."""
     return jax.jit(ghn.embed)
 
 
-@cached
+@most_recent(MOST_ENCODINGS)
 def embed_with_vjp_program(ghn: GHN) -> Callable[..., tuple[jax.Array, Callable]]:
     """(weights of the encoder, batch) -> states (G, N, D) and their vjp, a pytree of residuals for `apply_vjp`."""
     return jax.jit(lambda weights, batch: jax.vjp(lambda w: ghn.embed({"params": w}, batch), weights))
 
 
-@cached
+@most_recent(MOST_GROUPS)
 def decode_program(ghn: GHN, key: DecodingKey) -> Callable[..., jax.Array]:
     """(weights of the decoder, rows (B, D)) -> (B, ...), what tensors are cut from."""
     return jax.jit(lambda weights, rows: ghn.decode({"params": weights}, rows, key))
 
 
-@cached
+@most_recent(MOST_GROUPS)
 def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[Weights, jax.Array]]:
     """(gradient so far, weights, rows (B, D), B cotangents of decoded rows, bool (B,)) -> (gradient, rows' cotangent).
 
@@ -65,7 +76,7 @@ def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[W
     return jax.jit(backward, donate_argnums=0)
 
 
-@cached
+@most_recent(MOST_KINDS)
 def fit_program(ghn: GHN, kind: ParamSpec) -> Callable[[jax.Array], jax.Array]:
     """Decoded row -> tensor."""
     return jax.jit(functools.partial(ghn.decoder.fit, spec=kind))
@@ -83,7 +94,7 @@ class FitBackward(NamedTuple):
     program: Callable[[jax.Array | None, jax.Array], jax.Array]
 
 
-@cached
+@most_recent(MOST_KINDS)
 def fit_backward(ghn: GHN, kind: ParamSpec, shape: tuple[int, ...]) -> FitBackward:
     """Of one kind of tensor, fitted from decoded rows of a shape."""
     fit = functools.partial(ghn.decoder.fit, spec=kind)

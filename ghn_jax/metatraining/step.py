@@ -83,7 +83,9 @@ class MetaStep:
         self._dtype, self._threads, self._timed = dtype, threads, timed
         places = devices.local_places(mesh)
         self._runners = {place: Runner(device=_named(mesh, place)) for place in places}
-        self._warm_ups = {place: PredictionWarmUp(ghn, params, mesh.devices.flat[place]) for place in places}
+        self._warm_ups = {
+            place: PredictionWarmUp(ghn, params, mesh.devices.flat[place], _named(mesh, place)) for place in places
+        }
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._update = jax.jit(
             functools.partial(_combine, config=config), donate_argnums=0, out_shardings=(everywhere, everywhere)

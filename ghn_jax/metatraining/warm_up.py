@@ -19,10 +19,11 @@ class PredictionWarmUp:
       ghn: the hypernetwork.
       params: its weights, or anything of their shapes.
       device: where it runs.
+      cotangents: device that the networks' gradients are committed to; None if to none.
     """
 
-    def __init__(self, ghn: GHN, params: Any, device: Device) -> None:
-        self._ghn = ghn
+    def __init__(self, ghn: GHN, params: Any, device: Device, cotangents: Device | None = None) -> None:
+        self._ghn, self._cotangents = ghn, cotangents
         self._zeros = zeros_like(params, device)
         self._seen: set[Hashable] = set()
         self._ready: dict[tuple[int, ...], PreparedBatch] = {}
@@ -36,7 +37,7 @@ class PredictionWarmUp:
             is_new = not needs <= self._seen
             self._seen |= needs
         if is_new:
-            compile_for(self._ghn, {"params": self._zeros}, prepared)
+            compile_for(self._ghn, {"params": self._zeros}, prepared, self._cotangents)
         with self._lock:
             self._ready[_identity(graphs)] = prepared
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 import flax.linen as nn
@@ -146,7 +146,7 @@ def trace_program(key: ProgramKey, platform: str) -> TracedProgram:
 def compile_program(key: ProgramKey) -> Program:
     """Compiles the forward pass of a layer and, if cotangents are wanted, its backward pass."""
     platform = jax.default_backend() if key.device is None else key.device.platform
-    options = _compiler_options(key.layer, platform)
+    options = compiler_options(key.layer, platform)
     traced = trace_program(key, platform)
     forward = traced.forward.compile(options)
     if traced.backward is None:
@@ -157,7 +157,7 @@ def compile_program(key: ProgramKey) -> Program:
     return Program(forward, traced.backward.compile(options), unshared)
 
 
-def _compiler_options(layer: nn.Module, platform: str) -> Mapping[str, Any] | None:
+def compiler_options(layer: nn.Module, platform: str) -> dict[str, Any] | None:
     """Options with which a layer takes few memory mappings on CPU.
 
     By default XLA makes an object of each fusion, and each object takes three mappings: 52 a layer, forward and

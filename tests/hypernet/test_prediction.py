@@ -6,10 +6,11 @@ from naive_ghn import NaiveGHN
 from small_graphs import TINY, mixed_graph
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
-from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp, prepare
+from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp, prepare, programs
 from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
+from ghn_jax.networks.program_cache import count_mappings
 
 ABLATIONS = {
     "ghn2": TINY,
@@ -133,3 +134,34 @@ def test_stacked_leaves_split_axes_and_token_tables() -> None:
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
     with pytest.raises(ValueError, match=r"stacked.*index \(0,\)"):
         predict_params(ghn, variables, [stacked_graph([(1,), (2,)])])
+
+
+KEPT = ("decode_program", "decode_backward_program", "fit_program", "fit_backward")
+
+
+@pytest.mark.skipif(count_mappings() is None, reason="this system does not list memory mappings")
+def test_programs_beyond_the_bound_give_back_their_mappings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of many widths, one after the other, with all programs held and with three of each sort."""
+    ghn = GHN(TINY)
+    variables = init_ghn(ghn, jax.random.key(0))
+    graphs = [mixed_graph(f"width {width}", width) for width in range(5, 17)]
+
+    def gradients() -> tuple[list, int]:
+        """Gradients, and mappings that only the programs held take."""
+        found = []
+        for graph in graphs:
+            params, vjp = predict_with_vjp(ghn, variables, [graph])
+            found.append(vjp(params))
+            del params, vjp
+        held = count_mappings() or 0
+        for name in KEPT:
+            getattr(programs, name).cache_clear()
+        return found, held - (count_mappings() or 0)
+
+    expected, of_all = gradients()
+    for name in KEPT:
+        monkeypatch.setattr(programs, name, programs.most_recent(3)(getattr(programs, name).__wrapped__))
+    found, of_few = gradients()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert of_all > 3 * 2 * len(graphs)
+    assert of_few < of_all / 3

@@ -13,7 +13,7 @@ from flax import traverse_util
 from tiny_networks import IMAGE_SIZE, images_and_labels, tiny_batch, tiny_ghn
 
 from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.hypernet import predict_params
+from ghn_jax.hypernet import GHN, init_ghn, predict_params
 from ghn_jax.metatraining.failures import MOST_WRITTEN, TooManySkippedError, check_skipped, record_failure
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
 from ghn_jax.metatraining.step import MetaStep
@@ -100,6 +100,27 @@ def test_what_was_compiled_ahead_is_not_compiled_again() -> None:
     assert compiled > 0
     step(state, tiny_batch(), images_and_labels(), RATE, jax.random.key(0))
     assert runner.report().compiled == compiled
+
+
+def test_the_hypernetwork_compiles_nothing_in_a_step_that_was_warmed(caplog: pytest.LogCaptureFixture) -> None:
+    """Also not a second time because the networks' gradients are committed to no device, as the weights are."""
+
+    def compiled() -> set[str]:
+        names = {record.getMessage().split(" with ")[0] for record in caplog.records}
+        caplog.clear()
+        return {name.removeprefix("Compiling ") for name in names if name.startswith("Compiling jit(")}
+
+    programs = {"jit(fit)", "jit(backward)", "jit(take_row)", "jit(take_rows)", "jit(add_rows)", "jit(apply_vjp)"}
+    ghn = GHN(tiny_ghn()[0].config.replace(hid=20))  # a size of its own: nothing is compiled yet
+    variables = init_ghn(ghn, jax.random.key(0))
+    mesh = devices.arch_mesh(jax.devices()[:1])
+    step = MetaStep(ghn, CONFIG, mesh, variables["params"])
+    state = devices.replicate(initial_state(CONFIG, variables["params"]), mesh)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        step.warm(tiny_batch(), (16, IMAGE_SIZE, IMAGE_SIZE, 3))
+        assert programs <= compiled()
+        step(state, tiny_batch(), images_and_labels(), RATE, jax.random.key(0))
+        assert not (programs | {"jit(broadcast_in_dim)", "jit(<lambda>)"}) & compiled()
 
 
 def test_bfloat16_networks_come_close() -> None:
