@@ -161,6 +161,7 @@ def test_the_first_step_agrees_with_the_release(name: str, gradient: float) -> N
 @pytest.mark.parametrize(
     ("name", "losses", "gradients"),
     [("ghn1_tiny", (1e-4, 1e-4, 1e-4, 1e-2), (1e-4, 1e-4)), ("ghn2_tiny", (1e-4, 1e-3, 1e-2, 1e-2), (1e-3, 2e-2))],
+    ids=["ghn1", "ghn2"],
 )
 def test_four_steps_agree_with_the_release_and_float64_decides_where_they_are_chaotic(
     name: str, losses: tuple[float, ...], gradients: tuple[float, float]
