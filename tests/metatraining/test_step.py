@@ -118,7 +118,7 @@ def test_the_hypernetwork_compiles_nothing_in_a_step_that_was_warmed(caplog: pyt
     state = devices.replicate(initial_state(CONFIG, variables["params"]), mesh)
     with jax.log_compiles(), caplog.at_level("WARNING"):
         step.warm(tiny_batch(), (16, IMAGE_SIZE, IMAGE_SIZE, 3))
-        assert programs <= compiled()
+        assert programs - {"jit(take_row)"} <= compiled()  # that one does not depend on the hypernetwork's size
         step(state, tiny_batch(), images_and_labels(), RATE, jax.random.key(0))
         assert not (programs | {"jit(broadcast_in_dim)", "jit(<lambda>)"}) & compiled()
 
