@@ -6,8 +6,15 @@ Graphs list specs, the GHN produces one array per spec, networks consume the arr
 import dataclasses
 import enum
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ghn_jax.graphs.vocabulary import CONVOLUTIONS, NORMS, Primitive
+
+if TYPE_CHECKING:
+    import jax
 
 Path = tuple[str, ...]
 CanonicalShape = tuple[int, int, int, int]
@@ -134,3 +141,19 @@ class KeptParam:
     def size(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)
+
+
+def stack_leaf(parts: "Mapping[tuple[int, ...], jax.Array]", where: str) -> "jax.Array":
+    """Tensors by `ParamSpec.index` -> one leaf with the indices as leading axes; the index () is a whole leaf.
+
+    Raises:
+      ValueError: if an index is missing; `where` names the leaf.
+    """
+    import jax.numpy as jnp  # processes that only draw architectures do not start JAX
+
+    lead = tuple(max(sizes) + 1 for sizes in zip(*parts, strict=True))
+    missing = [index for index in np.ndindex(lead) if index not in parts]
+    if missing:
+        raise ValueError(f"{where}: the graph has no tensor for index {missing[0]} of a leaf stacked as {lead}")
+    tensors = jnp.stack([parts[index] for index in np.ndindex(lead)])
+    return tensors.reshape(*lead, *tensors.shape[1:])

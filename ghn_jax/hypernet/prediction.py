@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs.arch_graph import ArchGraph
-from ghn_jax.graphs.param_spec import Path
+from ghn_jax.graphs.param_spec import Path, stack_leaf
 from ghn_jax.hypernet import programs
 from ghn_jax.hypernet.ghn import GHN, Variables, split_weights
 from ghn_jax.hypernet.grouping import Chunk, Member, PreparedBatch, prepare
@@ -170,16 +169,6 @@ def _assemble(prepared: PreparedBatch, tensors: Tensors) -> list[FlatParams]:
             else:
                 flat[spec.path] = tensor
         for path, parts in stacks.items():
-            flat[path] = _stack(parts, f"parameter {'/'.join(path)!r} of architecture {graph.name!r}")
+            flat[path] = stack_leaf(parts, f"parameter {'/'.join(path)!r} of architecture {graph.name!r}")
         networks.append(flat)
     return networks
-
-
-def _stack(parts: Mapping[tuple[int, ...], jax.Array], where: str) -> jax.Array:
-    """Tensors by index -> one leaf with the indices as leading axes."""
-    lead = tuple(max(sizes) + 1 for sizes in zip(*parts, strict=True))
-    missing = [index for index in np.ndindex(lead) if index not in parts]
-    if missing:
-        raise ValueError(f"{where}: the graph has no tensor for index {missing[0]} of a leaf stacked as {lead}")
-    tensors = jnp.stack([parts[index] for index in np.ndindex(lead)])
-    return tensors.reshape(*lead, *tensors.shape[1:])

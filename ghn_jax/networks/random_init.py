@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Role
-from ghn_jax.graphs.param_spec import Path
+from ghn_jax.graphs.param_spec import Path, stack_leaf
 
 POSITION_STD = 0.02
 
@@ -61,17 +61,10 @@ def _initialise(
     tensors: dict[Path, dict[tuple[int, ...], jax.Array]] = {}
     for place, spec in enumerate(graph.params):
         tensors.setdefault(spec.path, {})[spec.index] = draw(spec, jax.random.fold_in(key, place))
-    return {path: _leaf(parts, f"{'/'.join(path)} of architecture {graph.name!r}") for path, parts in tensors.items()}
-
-
-def _leaf(parts: Mapping[tuple[int, ...], jax.Array], where: str) -> jax.Array:
-    """Tensors by index -> one leaf with the indices as leading axes; the index () is a whole leaf."""
-    lead = tuple(max(sizes) + 1 for sizes in zip(*parts, strict=True))
-    missing = [index for index in np.ndindex(lead) if index not in parts]
-    if missing:
-        raise ValueError(f"parameter {where}: the graph has no tensor for index {missing[0]} of its stack {lead}")
-    stacked = jnp.stack([parts[index] for index in np.ndindex(lead)])
-    return stacked.reshape(*lead, *stacked.shape[1:])
+    return {
+        path: stack_leaf(parts, f"parameter {'/'.join(path)!r} of architecture {graph.name!r}")
+        for path, parts in tensors.items()
+    }
 
 
 def _he(spec: ParamSpec, key: jax.Array) -> jax.Array:
