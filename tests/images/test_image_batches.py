@@ -136,6 +136,12 @@ class PlainRecords:
             files.append(buffer.getvalue())
         return files
 
+    def name(self, row: int) -> str:
+        return f"grey {row}"
+
+    def check(self, image: Image.Image) -> None:
+        assert image.size == (20, 14)
+
 
 def small_stream(workers: int) -> ImageStream:
     records = PlainRecords(30)
