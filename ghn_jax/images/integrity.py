@@ -10,8 +10,12 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 _SCAN_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 """The next marker in entropy-coded data, in which a byte of 255 is followed by a zero."""
 
+MAX_SCANNED_PIXELS = 1 << 30
+"""Pixels of a JPEG times its scans: usual progressive files have about ten scans, one of thousands takes minutes."""
+
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 _RESTARTS = range(0xD0, 0xD8)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEGMENTS = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE)) - {0xC8}
 """Markers that a length follows: frames, tables, scans, application data, comments."""
 
@@ -49,11 +53,11 @@ def _check_png(encoded: bytes) -> None:
 
 
 def _check_jpeg(encoded: bytes) -> None:
-    place, restarts, framed, scanned = 2, False, False, False
+    place, restarts, pixels, scans = 2, False, 0, 0
     while True:
         marker, place = _next_marker(encoded, place)
         if marker == _END_OF_IMAGE:
-            if not framed or not scanned:
+            if not pixels or not scans:
                 raise ValueError("the JPEG file ends before its picture")
             return
         if marker not in _SEGMENTS:
@@ -65,10 +69,15 @@ def _check_jpeg(encoded: bytes) -> None:
             raise ValueError("the JPEG file is cut, or the length of a segment damaged")
         if marker == _RESTART_INTERVAL:
             restarts = length == 4 and encoded[place + 2 : place + 4] != b"\0\0"
-        framed |= marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xCC)  # not its tables of codes
+        if marker in _FRAMES and length >= 8:
+            height, width = struct.unpack_from(">HH", encoded, place + 3)
+            pixels = height * width
         place += length
         if marker == _START_OF_SCAN:
-            scanned, place = True, _end_of_scan(encoded, place, restarts)
+            scans += 1
+            if pixels * scans > MAX_SCANNED_PIXELS:
+                raise ValueError(f"it is a JPEG of {pixels:,} pixels in at least {scans} scans, which takes too long")
+            place = _end_of_scan(encoded, place, restarts)
 
 
 def _next_marker(encoded: bytes, place: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ghn_jax.images import decoding
+from ghn_jax.images import decoding, integrity
 from ghn_jax.images.decoding import decoded
 
 RNG = np.random.default_rng(0)
@@ -199,6 +199,16 @@ def test_a_png_with_any_byte_changed_is_refused() -> None:
     for place in range(len(encoded)):
         with pytest.raises(ValueError, match=r"it is|PNG file|cannot be decoded"):
             decoded(encoded[:place] + bytes([encoded[place] ^ 0x41]) + encoded[place + 1 :])
+
+
+def test_a_jpeg_of_too_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode(SMOOTH, "JPEG", progressive=True)
+    last = encoded.rindex(b"\xff\xda")
+    scans = encoded.count(b"\xff\xda")
+    monkeypatch.setattr(integrity, "MAX_SCANNED_PIXELS", 20 * 28 * (scans + 5))
+    decoded(encoded[:-2] + encoded[last:-2] * 5 + encoded[-2:])
+    with pytest.raises(ValueError, match=f"560 pixels in at least {scans + 6} scans"):
+        decoded(encoded[:-2] + encoded[last:-2] * 6 + encoded[-2:])
 
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
