@@ -47,7 +47,6 @@ def load_images(
     image_size: int | None = None,
     data_dir: str | None = None,
     workers: int | None = None,
-    *,
     bad_images: BadImages = "refuse",
 ) -> ImageSet | ImageStream:
     """The image classification set `name`.

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ghn_jax.evaluation.accuracy import Score
+from ghn_jax.evaluation.score_table import summary_table
 from ghn_jax.images import ImageSet, ImageStream, load_images
 from ghn_jax.images import load as load_module
 from ghn_jax.images.folders import FolderRecords
 from ghn_jax.images.records import picture
+from ghn_jax.metatraining.command import parse_config
+from ghn_jax.metatraining.loop import resolve
 
 COUNT = 8
 
@@ -193,6 +197,18 @@ def test_a_stream_without_its_bad_pictures(folder: pathlib.Path, monkeypatch: py
         assert (len(images.train_rows), len(images.val_rows), len(images.test)) == (12, 2, 15)
         levels = [int(pixels[0, 4, 4, 0]) for pixels, _ in images.eval_batches("test", 1)]
         assert sorted(levels) == [*range(10, 80, 10), *range(100, 180, 10)]
+
+
+def test_commands_have_the_option_and_tables_the_count(folder: pathlib.Path) -> None:
+    spoil_content(folder)
+    command = [f"--dataset=folder:{folder}", "--image-size=9"]
+    with pytest.raises(ValueError, match="the JPEG file is cut"):
+        resolve(parse_config(command, ""))
+    config, images = resolve(parse_config([*command, "--bad-images=skip"], ""))
+    assert (config.images.bad_images, images.skipped) == ("skip", 2)
+    score = Score("net", 3, 100, 0.5, 0.9, None, None, 0.1)
+    assert "2 pictures that cannot be read were left out" in summary_table([score], 0.5, skipped=images.skipped)
+    assert "pictures" not in summary_table([score], 0.5)
 
 
 def test_only_folders_can_be_skipped_in(tmp_path: pathlib.Path) -> None:
