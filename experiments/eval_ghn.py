@@ -43,7 +43,7 @@ class Options(EvaluationConfig):
       dataset: image set; see meta_train.
       data_dir: folder of prepared tensorflow-datasets sets.
       image_size: height and width; default: the set's own.
-      bad_images: pictures of a folder that cannot be read: refuse names them and ends, skip leaves them out.
+      bad_images: pictures that cannot be read: refuse names them and ends, skip leaves them out.
       out: folder of results; default: runs/eval/GHN-SPLIT-DATASET-BN.
       compilation_cache: folder of compiled programs; default: that of `networks.enable_compilation_cache`. ""
         keeps nothing.

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ghn_jax.images.cache import cached_split
-from ghn_jax.images.folders import FolderRecords, open_folder
+from ghn_jax.images.folders import open_folder
 from ghn_jax.images.image_set import ImageSet, ImageSplit, Style, measured_style
 from ghn_jax.images.records import BadImages, Records, decode_all, readable_rows
 from ghn_jax.images.splits import Rows, last_of_each_class, last_tenth
@@ -60,7 +60,7 @@ def load_images(
       image_size: height and width to resize to; None is the set's own size, or 32 (224 for ImageNet) if it has none.
       data_dir: folder of prepared tensorflow-datasets sets.
       workers: decoding processes of streamed sets; None is one per core.
-      bad_images: ``refuse`` names the pictures of a folder that cannot be read: all of them at the first start if the
+      bad_images: ``refuse`` names the pictures that cannot be read: all of them at the first start if the
         set fits in memory; else the empty and irregular ones at the start, and a damaged one when it is first read.
         ``skip`` leaves them out, names them in the log and counts them in `skipped`; for a set that does not fit in
         memory, all pictures are decoded once to find them.
@@ -72,8 +72,8 @@ def load_images(
         raise ValueError(f"image_size must be at least 1, got {image_size}")
     if bad_images not in get_args(BadImages):
         raise ValueError(f"bad images are 'refuse'd or 'skip'ped, got {bad_images!r}")
-    if bad_images == "skip" and not name.startswith("folder:"):
-        raise ValueError(f"bad images can be skipped in folder:PATH only, not in {name!r}: prepare that set anew")
+    if bad_images == "skip" and name == "digits":
+        raise ValueError("there are no bad images to be skipped in 'digits', which are embedded")
     if name == "digits":
         return load_digit_images(image_size or 32)
     if name.startswith("folder:"):
@@ -81,12 +81,12 @@ def load_images(
     else:
         source = _tfds(name, data_dir)
     size = image_size or source.own_size
-    train, test, skipped = source.train, source.test, 0
+    train, test = source.train, source.test
     if (len(train) + len(test)) * size * size * 3 > IN_MEMORY_BYTES:
-        if bad_images == "skip" and isinstance(train, FolderRecords) and isinstance(test, FolderRecords):
+        if bad_images == "skip":
             train = train.take(readable_rows(train, f"{_DECODING} {source.key} train"))
             test = test.take(readable_rows(test, f"{_DECODING} {source.key} test"))
-            skipped = _counted(name, train.skipped + test.skipped)
+        skipped = _counted(name, train.skipped + test.skipped)
         rows = source.split(train.labels)
         style = source.style or _STYLES["imagenet2012"]
         count = workers if workers is not None else os.cpu_count() or 1
@@ -98,9 +98,7 @@ def load_images(
         )
         for part, records in (("train", train), ("test", test))
     )
-    if isinstance(train, FolderRecords) and isinstance(test, FolderRecords):
-        skipped = train.skipped + test.skipped + len(train) + len(test) - len(official) - len(tested)
-        _counted(name, skipped)
+    skipped = _counted(name, train.skipped + test.skipped + len(train) + len(test) - len(official) - len(tested))
     rows = source.split(official.labels)
     training = official.take(rows[0])
     style = source.style or measured_style(training.images, flip=source.flip)

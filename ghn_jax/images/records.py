@@ -24,13 +24,19 @@ CHUNK = 2_000
 NAMED_AT_MOST = 10
 
 BadImages = Literal["refuse", "skip"]
-"""What becomes of a folder with pictures that cannot be read: an error that names them, or a set without them."""
+"""What becomes of a set with pictures that cannot be read: an error that names them, or a set without them."""
 
 
 class Records(Protocol):
-    """Encoded pictures with labels; picklable, since decoding workers receive it."""
+    """Encoded pictures with labels; picklable, since decoding workers receive it.
+
+    Attributes:
+      labels: int32 (B,).
+      skipped: pictures that are left out because they cannot be read.
+    """
 
     labels: np.ndarray
+    skipped: int
 
     def __len__(self) -> int: ...
 
@@ -48,6 +54,10 @@ class Records(Protocol):
 
     def check(self, image: Image.Image) -> None:
         """Raises ValueError for a decoded picture that is not of the shape that the set declares."""
+        ...
+
+    def take(self, rows: np.ndarray) -> "Records":
+        """The given rows; all others count as skipped."""
         ...
 
 
@@ -146,7 +156,7 @@ def settle(faults: Sequence[str], count: int, bad_images: BadImages) -> None:
         return
     raise ValueError(
         f"{len(faults):,} of {count:,} pictures cannot be read: {listed}. "
-        "Remove or replace them; in a folder, --bad-images=skip leaves them out"
+        "Remove or replace them, or leave them out by --bad-images=skip"
     )
 
 

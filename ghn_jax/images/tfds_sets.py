@@ -46,12 +46,16 @@ class TfdsRecords:
       title: names the split, for messages.
       labels: int32 (B,).
       shape: height, width and channels that the set declares; None for what may vary.
+      rows: records of the source that are used, (B,).
+      skipped: how many others there are.
     """
 
     source: Any
     title: str
     labels: np.ndarray
     shape: tuple[int | None, int | None, int | None]
+    rows: np.ndarray
+    skipped: int = 0
 
     @classmethod
     def open(cls, source: Any, title: str, num_classes: int, shape: Sequence[int | None]) -> "TfdsRecords":
@@ -72,18 +76,18 @@ class TfdsRecords:
             row = wrong[0]
             raise ValueError(f"record {row} of {title}: its label {labels[row]} is none of {num_classes} classes")
         height, width, channels = shape
-        return cls(source, title, labels.astype(np.int32), (height, width, channels))
+        return cls(source, title, labels.astype(np.int32), (height, width, channels), np.arange(len(labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
         """Encoded pictures; array_record compares each with its checksum."""
-        return [record["image"] for record in _read(self.source, [int(row) for row in rows], self.title)]
+        return [record["image"] for record in _read(self.source, [int(self.rows[row]) for row in rows], self.title)]
 
     def name(self, row: int) -> str:
         """Number of the record and the split."""
-        return f"record {row} of {self.title}"
+        return f"record {self.rows[row]} of {self.title}"
 
     def check(self, image: Image.Image) -> None:
         """Raises ValueError for a picture of another height, width or number of channels than the set declares."""
@@ -92,6 +96,11 @@ class TfdsRecords:
             raise ValueError(f"it has {image.height} x {image.width} pixels, and the set declares {height} x {width}")
         if channels == 1 and any(image.getchannel(0).tobytes() != image.getchannel(c).tobytes() for c in (1, 2)):
             raise ValueError("it has colours, and the set declares one channel")
+
+    def take(self, rows: np.ndarray) -> "TfdsRecords":
+        """The given rows; all others count as skipped."""
+        skipped = self.skipped + len(self) - len(rows)
+        return dataclasses.replace(self, labels=self.labels[rows], rows=self.rows[rows], skipped=skipped)
 
 
 def _read(source: Any, rows: Sequence[int], title: str) -> list[dict[str, Any]]:
@@ -144,7 +153,7 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsSet:
     shape = features["image"].shape
 
     def records(split: str) -> TfdsRecords:
-        _check_shards(splits[split])
+        _check_shards(splits[split], folder)
         try:
             source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         except (NotImplementedError, FileNotFoundError) as error:
@@ -155,12 +164,16 @@ def open_tfds(name: str, data_dir: str | None) -> TfdsSet:
     return TfdsSet(title, records("train"), records(test), num_classes, own_size)
 
 
-def _check_shards(split: Any) -> None:
+def _check_shards(split: Any, folder: pathlib.Path) -> None:
     """Raises ValueError for a file of records that is missing, damaged, or holds another number than the metadata says.
 
     Nothing is allocated for the declared number before it is known to be true.
     """
-    for file, declared in zip(map(pathlib.Path, split.filepaths), split.shard_lengths, strict=True):
+    try:
+        shards = list(zip(map(pathlib.Path, split.filepaths), split.shard_lengths, strict=True))
+    except ValueError as error:
+        raise ValueError(f"the metadata in {folder} cannot be read ({_said(error)}): prepare the set anew") from error
+    for file, declared in shards:
         if not file.name.rpartition("-of-")[0].rpartition("-")[0].endswith(".array_record"):
             continue  # another format, which is refused with what to do about it
         check_regular(file)

@@ -30,7 +30,7 @@ class ImageConfig:
       images_per_class: train on so many images of each class only (few-shot); default: all.
       few_shot: which ones: random, drawn with the run's seed, or the first of each class.
       image_workers: decoding processes of sets that do not fit in memory; default: one per core.
-      bad_images: pictures of a folder that cannot be read: refuse names them and ends, skip leaves them out and counts
+      bad_images: pictures that cannot be read: refuse names them and ends, skip leaves them out and counts
         them.
     """
 

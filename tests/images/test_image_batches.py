@@ -124,6 +124,7 @@ class PlainRecords:
 
     def __init__(self, count: int) -> None:
         self.labels = (np.arange(count) % 3).astype(np.int32)
+        self.skipped = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -141,6 +142,9 @@ class PlainRecords:
 
     def check(self, image: Image.Image) -> None:
         assert image.size == (20, 14)
+
+    def take(self, rows: np.ndarray) -> "PlainRecords":
+        raise NotImplementedError
 
 
 def small_stream(workers: int) -> ImageStream:

@@ -163,6 +163,10 @@ SPOILT: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
         lambda s: info(s, lambda i: i["splits"][0].update(shardLengths=["10000000000000"])),
         rf"{TRAIN} holds 20 records, and the metadata beside it says 10000000000000",
     ),
+    "no template": (
+        lambda s: info(s, lambda i: i["splits"][0].update(filepathTemplate="{DATASTA}-{SPLIT}")),
+        "metadata in .*greys cannot be read",
+    ),
     "negative": (
         lambda s: info(s, lambda i: i["splits"][0].update(shardLengths=["-3"])),
         r"dataset_info\.json: the split 'train' has impossible numbers of records",
@@ -204,6 +208,24 @@ def test_a_colour_in_a_set_of_one_channel_is_named(tmp_path: pathlib.Path) -> No
     write_set(tmp_path, "greys", splits, 3, shape=(8, 8, 1))
     with pytest.raises(ValueError, match=r"1 of 20 .*record 7 of .* it has colours, and the set declares one channel"):
         load_images("greys", data_dir=str(tmp_path))
+
+
+def test_bad_pictures_of_a_set_can_be_skipped(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = greys(20)
+    coloured = images.copy()
+    coloured[7, 2, 3, 1] += 1
+    write_set(tmp_path, "greys", {"train": (coloured, labels), "test": greys(6)}, 3, shape=(8, 8, 1))
+    found = load_images("greys", data_dir=str(tmp_path), bad_images="skip")
+    assert isinstance(found, ImageSet)
+    assert found.skipped == 1
+    np.testing.assert_array_equal(found.train.images[:, 0, 0, 0], [10 * row for row in range(19) if row != 7])
+    monkeypatch.setattr(load_module, "IN_MEMORY_BYTES", 1)
+    stream = load_images("greys", data_dir=str(tmp_path), bad_images="skip", workers=0)
+    assert isinstance(stream, ImageStream)
+    assert (stream.skipped, stream.train.name(7)[:10]) == (1, "record 8 o")
+    np.testing.assert_array_equal(stream.train.labels, np.delete(labels, 7))
+    levels = [int(pixels[0, 4, 4, 0]) for pixels, _ in stream.eval_batches("val", 1)]
+    assert levels == [190]
 
 
 def test_sizes_that_a_set_leaves_open_may_vary(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
