@@ -13,14 +13,15 @@ from collections.abc import Generator
 
 import numpy as np
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
-from ghn_jax.images.integrity import check_integrity
+from ghn_jax.images.integrity import checked
 
 MAX_BYTES = 1 << 28
 """Largest encoded picture."""
 
-MAX_PIXELS = 1 << 26
-"""Largest picture, about 8,000 x 8,000: 4 bytes a pixel and one copy stay below 1 GB."""
+MAX_JPEG_PIXELS, MAX_PIXELS = 1 << 26, 1 << 25
+"""Largest pictures, about 8,000 x 8,000 as JPEG, a half of it in other formats: decoding stays below 1 GB."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 _PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
@@ -55,12 +56,13 @@ def decoded(encoded: bytes) -> Image.Image:
     """
     if not encoded:
         raise ValueError("it is empty")
-    check_integrity(encoded)
+    whole = checked(encoded)
     with _decoder_errors():
-        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        image = Image.open(io.BytesIO(whole), formats=_FORMATS)
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
+    limit = MAX_JPEG_PIXELS if isinstance(image, JpegImageFile) else MAX_PIXELS
+    if width * height > limit:
+        raise ValueError(f"it has {width} x {height} pixels, more than {limit:,}")
     # Threads decode side by side: of large pictures one at a time, to bound memory.
     with _one_at_a_time if width * height > _MANY_PIXELS else contextlib.nullcontext():
         return _rgb(image)

@@ -13,14 +13,18 @@ _SCAN_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 MAX_SCANNED_PIXELS = 1 << 30
 """Pixels of a JPEG times its scans: usual progressive files have about ten scans, one of thousands takes minutes."""
 
+_READ_AHEAD = bytes(16)
+"""Decoders read up to 8 bytes ahead."""
+
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 _RESTARTS = range(0xD0, 0xD8)
+_SEQUENTIAL = (0xC0, 0xC1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEGMENTS = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE)) - {0xC8}
 """Markers that a length follows: frames, tables, scans, application data, comments."""
 
 
-def check_integrity(encoded: bytes) -> None:
+def checked(encoded: bytes) -> bytes:
     """Checks what the format itself allows to check, without decoding: PNG and JPEG; anything else passes.
 
     Every chunk of a PNG has a checksum, so that any damage is found. JPEG has none: a cut, or a marker that is missing,
@@ -29,13 +33,20 @@ def check_integrity(encoded: bytes) -> None:
     Args:
       encoded: the file.
 
+    Returns:
+      What a decoder is to be given, of the same pixels. Where decoders of JPEG find the end of the file instead of
+      coded pixels, they make up grey ones. Without the end marker they say that data is missing: so a usual JPEG (one
+      sequential scan, no restart markers) comes back with zeros in place of that marker, which good data never needs.
+
     Raises:
       ValueError: for a file that is not as it was written; the message says what is wrong.
     """
     if encoded.startswith(PNG_SIGNATURE):
         _check_png(encoded)
     elif encoded.startswith(JPEG_SIGNATURE):
-        _check_jpeg(encoded)
+        end = _check_jpeg(encoded)
+        return encoded if end is None else encoded[:end] + _READ_AHEAD
+    return encoded
 
 
 def _check_png(encoded: bytes) -> None:
@@ -52,14 +63,15 @@ def _check_png(encoded: bytes) -> None:
         place = end
 
 
-def _check_jpeg(encoded: bytes) -> None:
-    place, restarts, pixels, scans = 2, False, 0, 0
+def _check_jpeg(encoded: bytes) -> int | None:
+    """Where the end marker stands, if the picture is one sequential scan without restart markers."""
+    place, restarts, sequential, pixels, scans = 2, False, False, 0, 0
     while True:
         marker, place = _next_marker(encoded, place)
         if marker == _END_OF_IMAGE:
             if not pixels or not scans:
                 raise ValueError("the JPEG file ends before its picture")
-            return
+            return place - 2 if sequential and scans == 1 and not restarts else None
         if marker not in _SEGMENTS:
             raise ValueError(f"the JPEG file is damaged: marker {marker:#x} out of place")
         if place + 2 > len(encoded):
@@ -71,7 +83,7 @@ def _check_jpeg(encoded: bytes) -> None:
             restarts = length == 4 and encoded[place + 2 : place + 4] != b"\0\0"
         if marker in _FRAMES and length >= 8:
             height, width = struct.unpack_from(">HH", encoded, place + 3)
-            pixels = height * width
+            pixels, sequential = height * width, marker in _SEQUENTIAL
         place += length
         if marker == _START_OF_SCAN:
             scans += 1

@@ -201,6 +201,26 @@ def test_a_png_with_any_byte_changed_is_refused() -> None:
             decoded(encoded[:place] + bytes([encoded[place] ^ 0x41]) + encoded[place + 1 :])
 
 
+def test_a_jpeg_with_less_data_than_its_size_needs_is_refused() -> None:
+    encoded = encode(PIXELS, "JPEG")
+    frame = encoded.index(b"\xff\xc0")
+    for height in (33, 60, 8_000, 65_000):
+        with pytest.raises(ValueError, match="image file is truncated"):
+            decoded(encoded[: frame + 5] + struct.pack(">H", height) + encoded[frame + 7 :])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+def test_sizes_are_bounded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 20 * 28 - 1)
+    monkeypatch.setattr(decoding, "MAX_JPEG_PIXELS", 20 * 28)
+    decoded(encode(PIXELS, "JPEG"))
+    with pytest.raises(ValueError, match="pixels, more than 5"):
+        decoded(encode(np.concatenate([PIXELS, PIXELS]), kind))
+    if kind != "JPEG":
+        with pytest.raises(ValueError, match="28 x 20 pixels, more than 559"):
+            decoded(encode(PIXELS, kind))
+
+
 def test_a_jpeg_of_too_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = encode(SMOOTH, "JPEG", progressive=True)
     last = encoded.rindex(b"\xff\xda")

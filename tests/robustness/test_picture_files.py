@@ -2,14 +2,18 @@
 
 What counts: a PNG has checksums, and so have records and cache entries, so none of them may give other content. JPEG,
 GIF, BMP, TIFF, WebP and PPM have none: whoever changes bits of their coded pixels makes another picture, which nobody
-can tell from a good one. A cut file is refused in every format; other damage may give other pixels, and only there is
-"silent" no fault, but counted. Cache entries are made anew: all of them end as good.
+can tell from a good one (of JPEG, markers out of order and missing data are found). A cut file is refused in every
+format; other damage may give other pixels, and only there "silent" is no fault, but counted. Cache entries are made
+anew: all of them end as good.
 """
 
 import collections
+import io
 import os
 import pathlib
 import random
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,6 +123,38 @@ def test_much_damage_is_noticed(kind: str, count: int, tmp_path: pathlib.Path, m
     by_damage = collections.Counter(o.file.stem.rpartition("-")[2] for o in outcomes if o.kind == "silent")
     print(f"\n{kind}: {len(outcomes)} files, {counts(outcomes)}; other pixels by damage: {dict(by_damage)}")
     assert not unexplained(outcomes, kind)
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that declare much, or unpack to much."""
+    jpeg, webp = io.BytesIO(), io.BytesIO()
+    photograph(64).save(jpeg, "JPEG", progressive=True)
+    photograph(64).save(webp, "WEBP")
+    frame, scan = (jpeg.getvalue().index(marker) for marker in (b"\xff\xc2", b"\xff\xda"))
+    end = len(jpeg.getvalue()) - 2
+    large = jpeg.getvalue()[: frame + 5] + struct.pack(">HH", 8_000, 8_000) + jpeg.getvalue()[frame + 9 : end]
+    text = b"x\0\0" + zlib.compress(bytes(10**8))
+    size = struct.pack(">II", 9, 9) + b"\x08\0\0\0\0"
+    chunks = ((b"IHDR", size), (b"zTXt", text), (b"iCCP", text), (b"IDAT", zlib.compress(bytes(90))), (b"IEND", b""))
+    packed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    bitmap = struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 10**5, 10**5, 1, 24, 0, 0, 0, 0, 0, 0)
+    screen = struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)
+    return {
+        "scans.jpg": large + large[scan:] * 20 + b"\xff\xd9",
+        "canvas.webp": webp.getvalue()[:26] + struct.pack("<HH", 16383, 16383) + webp.getvalue()[30:],
+        "text.png": b"\x89PNG\r\n\x1a\n" + b"".join(packed),
+        "screen.gif": b"GIF89a" + screen + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08\x02\x44\x01\0;",
+        "wide.bmp": b"BM" + bitmap,
+        "text.ppm": b"P2 5000 5000 65535\n" + b"1 " * 10**5,
+        "digits.ppm": b"P6 99999999999999 99999999999 255\n",
+    }
+
+
+def test_bombs_are_refused(tmp_path: pathlib.Path) -> None:
+    for name, content in bombs().items():
+        (tmp_path / name).write_bytes(content)
+    outcomes = read_all(read_picture, write_picture(tmp_path, "png"), [tmp_path / name for name in bombs()])
+    assert counts(outcomes) == {"refused": len(bombs())}, faults(outcomes)
 
 
 def test_damaged_pictures_among_good_ones_are_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
