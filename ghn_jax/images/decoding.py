@@ -40,8 +40,9 @@ _UPRIGHT = {
 }
 """What makes a picture upright, by the value of its EXIF orientation tag."""
 
-_MANY_PIXELS = 1 << 22
-_one_at_a_time = threading.Lock()
+MANY_PIXELS = 1 << 22
+large_pictures = threading.Lock()
+"""Threads decode side by side, but of pictures of more than `MANY_PIXELS` one at a time, to bound memory."""
 
 
 def decoded(encoded: bytes) -> Image.Image:
@@ -63,8 +64,7 @@ def decoded(encoded: bytes) -> Image.Image:
     limit = MAX_JPEG_PIXELS if isinstance(image, JpegImageFile) else MAX_PIXELS
     if width * height > limit:
         raise ValueError(f"it has {width} x {height} pixels, more than {limit:,}")
-    # Threads decode side by side: of large pictures one at a time, to bound memory.
-    with _one_at_a_time if width * height > _MANY_PIXELS else contextlib.nullcontext():
+    with large_pictures if width * height > MANY_PIXELS else contextlib.nullcontext():
         return _rgb(image)
 
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -232,11 +233,11 @@ def test_a_jpeg_of_too_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_MANY_PIXELS", 20 * 28 - 1)
-    seen: list[bool] = []
-    real = decoding._rgb
-    monkeypatch.setattr(decoding, "_rgb", lambda image: (seen.append(decoding._one_at_a_time.locked()), real(image))[1])
-    decoded(encode(PIXELS, "PNG"))
-    decoded(encode(PIXELS[:5], "PNG"))
-    assert seen == [True, False]
-    assert not decoding._one_at_a_time.locked()
+    monkeypatch.setattr(decoding, "MANY_PIXELS", 20 * 28 - 1)
+    with ThreadPoolExecutor(2) as pool:
+        with decoding.large_pictures:
+            large, small = (pool.submit(decoded, encode(image, "PNG")) for image in (PIXELS, PIXELS[:5]))
+            assert small.result(60).size == (28, 5)
+            assert not wait([large], timeout=0.2).done
+        assert large.result(60).size == (28, 20)
+    assert not decoding.large_pictures.locked()

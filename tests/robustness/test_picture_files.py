@@ -59,7 +59,10 @@ def photograph(size: int) -> Image.Image:
 
 def write_picture(folder: pathlib.Path, kind: str) -> pathlib.Path:
     file = folder / f"good.{kind}"
-    options = {"progressive.jpg": {"progressive": True}, "restarts.jpg": {"restart_marker_rows": 1}}.get(kind, {})
+    options: dict[str, Any] = {
+        "progressive.jpg": {"progressive": True},
+        "restarts.jpg": {"restart_marker_rows": 1},
+    }.get(kind, {})
     photograph(64).save(file, **options)
     return file
 
