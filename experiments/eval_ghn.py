@@ -28,6 +28,7 @@ from terminal import Terminal, show_log
 from ghn_jax.evaluation import Evaluation, EvaluationConfig, evaluate
 from ghn_jax.evaluation.score_table import RANDOM_INIT_LABELS
 from ghn_jax.images import load_images
+from ghn_jax.images.records import BadImages
 from ghn_jax.metatraining.loop import load_trained
 from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.runs.pictures import histogram_picture
@@ -42,6 +43,7 @@ class Options(EvaluationConfig):
       dataset: image set; see meta_train.
       data_dir: folder of prepared tensorflow-datasets sets.
       image_size: height and width; default: the set's own.
+      bad_images: pictures that cannot be read: refuse names them and ends, skip leaves them out.
       out: folder of results; default: runs/eval/GHN-SPLIT-DATASET-BN.
       compilation_cache: folder of compiled programs; default: that of `networks.enable_compilation_cache`. ""
         keeps nothing.
@@ -51,6 +53,7 @@ class Options(EvaluationConfig):
     dataset: str = "digits"
     data_dir: str | None = None
     image_size: int | None = None
+    bad_images: BadImages = "refuse"
     out: pathlib.Path | None = None
     compilation_cache: str | None = None
 
@@ -66,7 +69,7 @@ class Options(EvaluationConfig):
 def run(options: Options) -> Evaluation:
     """Scores everything that is not yet in the results, and draws the histogram."""
     trained = load_trained(options.ghn)
-    images = load_images(options.dataset, options.image_size, options.data_dir)
+    images = load_images(options.dataset, options.image_size, options.data_dir, bad_images=options.bad_images)
     fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(EvaluationConfig)}
     found = evaluate(trained, images, EvaluationConfig(**fields), folder=options.folder)
     accuracies = {"predicted": [score.top1 for score in found.scores]}

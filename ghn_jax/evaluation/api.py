@@ -124,7 +124,8 @@ def evaluate(
         asked = question(config, loaded.variables, images, chosen if architectures is not None else None)
         claim_folder(folder, asked)
         scores = score_all(evaluator, chosen, folder / SCORES_FILE)
-    return Evaluation(tuple(scores), summary_table(scores, 1 / images.num_classes, config.random_init))
+    table = summary_table(scores, 1 / images.num_classes, config.random_init, skipped=images.skipped)
+    return Evaluation(tuple(scores), table)
 
 
 def question(
@@ -146,6 +147,8 @@ def question(
     if given is not None:
         graphs = json.dumps([(graph.name, canonical_hash(graph)) for _, _, graph in given])
         asked["split"] = f"given, {hashlib.sha256(graphs.encode()).hexdigest()[:16]}"
+    if images.skipped:
+        asked["pictures left out"] = images.skipped
     return {**asked, "dataset": images.name, "image_size": images.image_size, "weights": digest.hexdigest()[:16]}
 
 

@@ -19,7 +19,13 @@ RANDOM_INIT_LABELS = {"he": "He init", "torch": "PyTorch init"}
 
 
 def summary_table(
-    scores: Sequence[Score], chance: float, random_init: str = "he", *, passed_over: int = 0, held_out: int = 0
+    scores: Sequence[Score],
+    chance: float,
+    random_init: str = "he",
+    *,
+    passed_over: int = 0,
+    held_out: int = 0,
+    skipped: int = 0,
 ) -> str:
     """Mean, standard error over architectures (n - 1) and maximum, predicted and randomly initialised, in per cent.
 
@@ -29,6 +35,7 @@ def summary_table(
       random_init: the rule that they hold scores of.
       passed_over: networks that training passed over because their meta-batch had too many nodes.
       held_out: draws that training left out because they are networks of evaluation splits.
+      skipped: pictures left out because they cannot be read.
 
     Raises:
       ValueError: without scores.
@@ -58,6 +65,8 @@ def summary_table(
             f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out "
             f"{held_out:,} draws that are networks of evaluation splits"
         )
+    if skipped:
+        lines.append(f"{skipped:,} pictures that cannot be read were left out")
     return "\n".join(lines)
 
 

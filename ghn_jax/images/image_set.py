@@ -56,6 +56,7 @@ class ImageSet:
       train, val, test: `val` is a part of the official training images, and no part of `train`.
       num_classes: K.
       style: statistics and augmentation.
+      skipped: pictures left out because they cannot be read.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ImageSet:
     test: ImageSplit
     num_classes: int
     style: Style
+    skipped: int = 0
 
     @property
     def image_size(self) -> int:

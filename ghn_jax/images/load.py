@@ -1,18 +1,25 @@
 """Image sets by name."""
 
-import hashlib
+import dataclasses
+import functools
+import logging
 import os
 import pathlib
+from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from ghn_jax.images.cache import cached_split
+from ghn_jax.images.folders import open_folder
 from ghn_jax.images.image_set import ImageSet, ImageSplit, Style, measured_style
-from ghn_jax.images.records import FolderRecords, decode_all
-from ghn_jax.images.splits import last_of_each_class, last_tenth
+from ghn_jax.images.records import BadImages, Records, decode_all, readable_rows
+from ghn_jax.images.splits import Rows, last_of_each_class, last_tenth
 from ghn_jax.images.stream import ImageStream
+
+_LOG = logging.getLogger(__name__)
 
 IN_MEMORY_BYTES = 2_000_000_000
 """Sets that decode to more than this are streamed."""
@@ -22,6 +29,12 @@ IMAGENET_VAL_PER_CLASS = 50
 DIGITS_TEST_EVERY = 5
 """Every fifth digit tests: there is no official split, and neighbours in the file share a writer."""
 
+_DECODING = "decoding 2"
+"""In the names of cached arrays; changes when the same file is decoded to other pixels than before."""
+
+_WRITING = frozenset({"binary_alpha_digits", "cmaterdb", "emnist", "kmnist", "mnist", "omniglot", "svhn_cropped"})
+"""Sets of written signs, which mirrored are other signs or none."""
+
 _STYLES = {
     "cifar10": Style(mean=(0.49139968, 0.48215827, 0.44653124), std=(0.24703233, 0.24348505, 0.26158768)),
     "cifar100": Style(mean=(0.50707516, 0.48654887, 0.44091784), std=(0.26733429, 0.25643846, 0.27615047)),
@@ -30,47 +43,110 @@ _STYLES = {
 
 
 def load_images(
-    name: str = "digits", image_size: int | None = None, data_dir: str | None = None, workers: int | None = None
+    name: str = "digits",
+    image_size: int | None = None,
+    data_dir: str | None = None,
+    workers: int | None = None,
+    bad_images: BadImages = "refuse",
 ) -> ImageSet | ImageStream:
     """The image classification set `name`.
 
+    Pictures of any size become central squares of `image_size`; whatever their colours, networks get three channels
+    (`ghn_jax.images.decoding`).
+
     Args:
       name: ``digits`` (embedded), ``folder:PATH`` (PATH/train and PATH/val, each one folder per class) or any
-        prepared set of tensorflow-datasets, such as ``cifar10``, ``cifar100``, ``imagenet2012``.
+        prepared set of tensorflow-datasets, such as ``cifar10``, ``fashion_mnist``, ``imagenet2012``.
       image_size: height and width to resize to; None is the set's own size, or 32 (224 for ImageNet) if it has none.
       data_dir: folder of prepared tensorflow-datasets sets.
       workers: decoding processes of streamed sets; None is one per core.
+      bad_images: ``refuse`` names the pictures that cannot be read: all of them at the first start if the
+        set fits in memory; else the empty and irregular ones at the start, and a damaged one when it is first read.
+        ``skip`` leaves them out, names them in the log and counts them in `skipped`; for a set that does not fit in
+        memory, all pictures are decoded once to find them.
 
     Raises:
-      ValueError: for a missing or unsuitable set; the message says how to get it.
+      ValueError: for a missing, damaged or unsuitable set; the message names the file, or says how to get the set.
     """
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}")
+    if bad_images not in get_args(BadImages):
+        raise ValueError(f"bad images are 'refuse'd or 'skip'ped, got {bad_images!r}")
+    if bad_images == "skip" and name == "digits":
+        raise ValueError("there are no bad images to be skipped in 'digits', which are embedded")
     if name == "digits":
         return load_digit_images(image_size or 32)
     if name.startswith("folder:"):
-        train, test, classes, key = _open_folder(pathlib.Path(name.removeprefix("folder:")))
-        own_size, rows, style = 32, last_of_each_class(train.labels), None
+        source = _folder(pathlib.Path(name.removeprefix("folder:")), bad_images)
     else:
-        from ghn_jax.images.tfds_sets import open_tfds, tfds_records  # slow to import; other sets do without
-
-        prepared = open_tfds(name, data_dir)
-        base = name.partition("/")[0].partition(":")[0]
-        train, test = tfds_records(prepared)
-        classes, key, style = prepared.num_classes, prepared.name, _STYLES.get(base)
-        if base == "imagenet2012":
-            own_size, rows = 224, last_of_each_class(train.labels, IMAGENET_VAL_PER_CLASS)
-        else:
-            own_size, rows = prepared.image_size or 32, last_tenth(train.labels)
-    size = image_size or own_size
+        source = _tfds(name, data_dir)
+    size = image_size or source.own_size
+    train, test = source.train, source.test
     if (len(train) + len(test)) * size * size * 3 > IN_MEMORY_BYTES:
+        if bad_images == "skip":
+            train = train.take(readable_rows(train, f"{_DECODING} {source.key} train"))
+            test = test.take(readable_rows(test, f"{_DECODING} {source.key} test"))
+        skipped = _counted(name, train.skipped + test.skipped)
+        rows = source.split(train.labels)
+        style = source.style or _STYLES["imagenet2012"]
         count = workers if workers is not None else os.cpu_count() or 1
-        return ImageStream(name, train, test, *rows, classes, size, style or _STYLES["imagenet2012"], count)
-    official = cached_split(f"{key} {size} train {len(train)}", lambda: decode_all(train, size))
-    tested = cached_split(f"{key} {size} test {len(test)}", lambda: decode_all(test, size))
+        return ImageStream(name, train, test, *rows, source.num_classes, size, style, count, skipped)
+    official, tested = (
+        cached_split(
+            f"{_DECODING} {source.key} {size} {part} {len(records)} {bad_images}",
+            functools.partial(decode_all, records, size, bad_images),
+        )
+        for part, records in (("train", train), ("test", test))
+    )
+    skipped = _counted(name, train.skipped + test.skipped + len(train) + len(test) - len(official) - len(tested))
+    rows = source.split(official.labels)
     training = official.take(rows[0])
-    own_style = style or measured_style(training.images)
-    return ImageSet(name, training, official.take(rows[1]), tested, classes, own_style)
+    style = source.style or measured_style(training.images, flip=source.flip)
+    return ImageSet(name, training, official.take(rows[1]), tested, source.num_classes, style, skipped)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Source:
+    """A set before decoding: `split` finds rows of training and validation by labels; `key` is for the cache."""
+
+    train: Records
+    test: Records
+    num_classes: int
+    key: str
+    own_size: int
+    split: Callable[[np.ndarray], Rows]
+    style: Style | None = None
+    flip: bool = True
+
+
+def _folder(folder: pathlib.Path, bad_images: BadImages) -> _Source:
+    train, test, classes, key = open_folder(folder, bad_images)
+    return _Source(train, test, classes, key, own_size=32, split=last_of_each_class)
+
+
+def _tfds(name: str, data_dir: str | None) -> _Source:
+    from ghn_jax.images.tfds_sets import open_tfds  # slow to import; other sets do without
+
+    prepared = open_tfds(name, data_dir)
+    base = name.partition("/")[0].partition(":")[0]
+    imagenet = base == "imagenet2012"
+    return _Source(
+        prepared.train,
+        prepared.test,
+        prepared.num_classes,
+        prepared.name,
+        own_size=224 if imagenet else prepared.image_size or 32,
+        split=functools.partial(last_of_each_class, count=IMAGENET_VAL_PER_CLASS) if imagenet else last_tenth,
+        style=_STYLES.get(base),
+        flip=base not in _WRITING,
+    )
+
+
+def _counted(name: str, skipped: int) -> int:
+    """Says at every start how many pictures are left out."""
+    if skipped:
+        _LOG.warning("%s: %d pictures that cannot be read are left out", name, skipped)
+    return skipped
 
 
 def load_digit_images(image_size: int = 32) -> ImageSet:
@@ -96,23 +172,3 @@ def load_digit_images(image_size: int = 32) -> ImageSet:
         num_classes=10,
         style=measured_style(train.images, flip=False),
     )
-
-
-def _open_folder(folder: pathlib.Path) -> tuple[FolderRecords, FolderRecords, int, str]:
-    for part in ("train", "val"):
-        if not (folder / part).is_dir():
-            raise ValueError(f"{folder / part} is missing: folder:PATH needs PATH/train/CLASS/* and PATH/val/CLASS/*")
-    classes = sorted(p.name for p in (folder / "train").iterdir() if p.is_dir())
-    if len(classes) < 2:
-        raise ValueError(f"{folder / 'train'} needs one folder for each of at least 2 classes, found {classes}")
-    train = FolderRecords.scan(folder / "train", classes)
-    test = FolderRecords.scan(folder / "val", classes)
-    return train, test, len(classes), f"{folder.resolve()} {_stamp(train)} {_stamp(test)}"
-
-
-def _stamp(records: FolderRecords) -> str:
-    """Changes when a file is added, removed, renamed or written to: what a cached copy depends on."""
-    digest = hashlib.sha256()
-    for file in records.files:
-        digest.update(f"{file} {file.stat().st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]

@@ -1,18 +1,16 @@
 """Labelled pictures at random access, still encoded: what tensorflow-datasets and folders look like to the rest."""
 
-import dataclasses
-import io
 import logging
-import pathlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ghn_jax.images.cache import cached_arrays
+from ghn_jax.images.decoding import decoded
 from ghn_jax.images.image_set import ImageSplit
 
 _T = TypeVar("_T")
@@ -23,93 +21,65 @@ SAID_EVERY = 30.0
 """Seconds between two lines about long reading."""
 
 CHUNK = 2_000
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+NAMED_AT_MOST = 10
+
+BadImages = Literal["refuse", "skip"]
+"""What becomes of a set with pictures that cannot be read: an error that names them, or a set without them."""
 
 
 class Records(Protocol):
-    """Encoded pictures with labels; picklable, since decoding workers receive it."""
+    """Encoded pictures with labels; picklable, since decoding workers receive it.
+
+    Attributes:
+      labels: int32 (B,).
+      skipped: pictures that are left out because they cannot be read.
+    """
 
     labels: np.ndarray
+    skipped: int
 
     def __len__(self) -> int: ...
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
-        """Encoded pictures (JPEG, PNG, ..) of the given rows."""
+        """Encoded pictures (JPEG, PNG, ..) of the given rows.
+
+        Raises:
+          ValueError: for one that cannot be read; the message names it.
+        """
+        ...
+
+    def name(self, row: int) -> str:
+        """Where a picture stands, for messages."""
+        ...
+
+    def check(self, image: Image.Image) -> None:
+        """Raises ValueError for a decoded picture that is not of the shape that the set declares."""
+        ...
+
+    def take(self, rows: np.ndarray) -> "Records":
+        """The given rows; all others count as skipped."""
         ...
 
 
-@dataclasses.dataclass(eq=False)
-class FolderRecords:
-    """Files of a folder that holds one folder per class; classes are numbered in the order of their names."""
+def picture(records: Records, row: int) -> Image.Image:
+    """One picture as upright RGB.
 
-    files: list[pathlib.Path]
-    labels: np.ndarray
-
-    @classmethod
-    def scan(cls, folder: pathlib.Path, classes: Sequence[str]) -> "FolderRecords":
-        """Finds the pictures.
-
-        Raises:
-          ValueError: for a class folder that is missing, holds no pictures or is not in `classes`; for a picture that
-            is empty or no regular file.
-        """
-        unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
-        if unknown:
-            raise ValueError(f"{folder} has the class {unknown[0]!r}, which the training folder has not")
-        files: list[pathlib.Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
-            pictures = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not pictures:
-                raise ValueError(f"{folder / name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-            for picture_file in pictures:
-                if not picture_file.is_file():
-                    raise ValueError(f"{picture_file} is no regular file: remove it from the set")
-                if not picture_file.stat().st_size:
-                    raise ValueError(f"{picture_file} is empty: remove it from the set, or restore it")
-            files += pictures
-            labels += [label] * len(pictures)
-        return cls(files, np.array(labels, np.int32))
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def read(self, rows: Sequence[int]) -> list[bytes]:
-        """The files as they are."""
-        return [self.files[row].read_bytes() for row in rows]
+    Raises:
+      ValueError: for one that cannot be read or decoded; the message names it.
+    """
+    return _decoded(records, row, records.read([row])[0])
 
 
-@dataclasses.dataclass(eq=False)
-class TfdsRecords:
-    """One split of a tensorflow-datasets set; its features ``image`` and ``label`` are used."""
-
-    source: Any
-    labels: np.ndarray
-
-    @classmethod
-    def open(cls, source: Any, key: str) -> "TfdsRecords":
-        """Reads the labels of all records of an undecoded data source (once: they are cached under `key`)."""
-
-        def read_labels() -> tuple[np.ndarray]:
-            starts = _shown(range(0, len(source), CHUNK), f"reading the labels of {len(source):,} images, once")
-            labels = [int(r["label"]) for start in starts for r in _rows(source, start)]
-            return (np.array(labels, np.int32),)
-
-        return cls(source, *cached_arrays(f"labels {key} {len(source)}", read_labels))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, rows: Sequence[int]) -> list[bytes]:
-        """Encoded pictures."""
-        return [record["image"] for record in self.source.__getitems__([int(row) for row in rows])]
+def _decoded(records: Records, row: int, encoded: bytes) -> Image.Image:
+    try:
+        image = decoded(encoded)
+        records.check(image)
+    except ValueError as error:
+        raise ValueError(f"{records.name(row)}: {error}") from error
+    return image
 
 
-def _rows(source: Any, start: int) -> list[dict[str, Any]]:
-    return source.__getitems__(list(range(start, min(start + CHUNK, len(source)))))
-
-
-def _shown(steps: Iterable[_T], what: str, total: int | None = None) -> Iterator[_T]:
+def shown(steps: Iterable[_T], what: str, total: int | None = None) -> Iterator[_T]:
     """The steps; the log says what is done, and how far it is every half minute."""
     logger.info("%s", what)
     said = time.monotonic()
@@ -118,11 +88,6 @@ def _shown(steps: Iterable[_T], what: str, total: int | None = None) -> Iterator
             said = time.monotonic()
             logger.info("%s: %d%s", what, done, "" if total is None else f" of {total}")
         yield step
-
-
-def picture(encoded: bytes) -> Image.Image:
-    """An RGB picture of any mode; grey becomes three equal channels."""
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
 def centre_square(image: Image.Image, image_size: int) -> np.ndarray:
@@ -136,16 +101,103 @@ def centre_square(image: Image.Image, image_size: int) -> np.ndarray:
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box, reducing_gap=3))
 
 
-def decode_all(records: Records, image_size: int) -> ImageSplit:
-    """All pictures in memory, as central squares of the given size."""
+def decode_all(records: Records, image_size: int, bad_images: BadImages = "refuse") -> ImageSplit:
+    """All pictures in memory, as central squares of the given size.
+
+    Args:
+      records: the pictures.
+      image_size: height and width.
+      bad_images: what to do about pictures that cannot be read; those that are skipped are named in the log.
+
+    Raises:
+      ValueError: for pictures that cannot be read, all of them in one message.
+    """
     images = np.empty((len(records), image_size, image_size, 3), np.uint8)
 
-    def decode(start: int) -> None:
+    def decode(row: int, image: Image.Image) -> None:
+        images[row] = centre_square(image, image_size)
+
+    faults = _for_all(records, decode)
+    if not faults:
+        return ImageSplit(images, records.labels)
+    settle(list(faults.values()), len(records), bad_images)
+    kept = np.delete(np.arange(len(records)), list(faults))
+    return ImageSplit(images[kept], records.labels[kept])
+
+
+def readable_rows(records: Records, key: str) -> np.ndarray:
+    """Rows of the pictures that can be read; all are decoded to find out, once: the rows are cached under `key`."""
+
+    def find() -> tuple[np.ndarray]:
+        faults = _for_all(records, lambda *_: None)
+        settle(list(faults.values()), len(records), "skip")
+        return (np.delete(np.arange(len(records)), list(faults)),)
+
+    return cached_arrays(f"readable {key} {len(records)}", find)[0]
+
+
+def settle(faults: Sequence[str], count: int, bad_images: BadImages) -> None:
+    """Refuses bad pictures or says in the log that they are skipped.
+
+    Args:
+      faults: for each of them, its name and what is wrong.
+      count: of all pictures.
+      bad_images: which of both.
+
+    Raises:
+      ValueError: if there are any, and they are not to be skipped.
+    """
+    if not faults:
+        return
+    more = f"; and {len(faults) - NAMED_AT_MOST:,} more" if len(faults) > NAMED_AT_MOST else ""
+    listed = "; ".join(faults[:NAMED_AT_MOST]) + more
+    if bad_images == "skip":
+        logger.warning("%d of %d pictures are skipped: %s", len(faults), count, listed)
+        return
+    raise ValueError(
+        f"{len(faults):,} of {count:,} pictures cannot be read: {listed}. "
+        "Remove or replace them, or leave them out by --bad-images=skip"
+    )
+
+
+class _Use(Protocol):
+    def __call__(self, row: int, image: Image.Image, /) -> None: ...
+
+
+def _for_all(records: Records, use: _Use) -> Mapping[int, str]:
+    """Hands every decoded picture to `use`, in threads; returns the reason for each row that cannot be read."""
+    faults: dict[int, str] = {}
+
+    def visit(start: int) -> None:
         rows = range(start, min(start + CHUNK, len(records)))
-        for row, encoded in zip(rows, records.read(rows), strict=True):
-            images[row] = centre_square(picture(encoded), image_size)
+        for row, encoded in zip(rows, _read(records, rows, faults), strict=True):
+            if encoded is None:
+                continue
+            try:
+                image = _decoded(records, row, encoded)
+            except ValueError as error:
+                faults[row] = str(error)
+            else:
+                use(row, image)
 
     with ThreadPoolExecutor() as pool:
         starts = range(0, len(records), CHUNK)
-        list(_shown(pool.map(decode, starts), f"decoding {len(records):,} images", len(starts)))
-    return ImageSplit(images, records.labels)
+        for _ in shown(pool.map(visit, starts), f"decoding {len(records):,} images", len(starts)):
+            pass
+    return dict(sorted(faults.items()))
+
+
+def _read(records: Records, rows: Sequence[int], faults: dict[int, str]) -> list[bytes | None]:
+    """Encoded pictures of the rows; those that cannot be read are None and stand in `faults`."""
+    try:
+        return [*records.read(rows)]
+    except ValueError:
+        pass
+    found: list[bytes | None] = []
+    for row in rows:
+        try:
+            found += records.read([row])
+        except ValueError as error:
+            faults[row] = str(error)
+            found.append(None)
+    return found

@@ -33,6 +33,7 @@ class ImageStream:
       image_size: height and width that batches have.
       style: statistics and augmentation.
       workers: decoding processes.
+      skipped: pictures left out because they cannot be read.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ImageStream:
     image_size: int
     style: Style
     workers: int
+    skipped: int = 0
 
     def train_batches(self, batch_size: int, seed: int, first_step: int = 0) -> Iterator[HostBatch]:
         """Endless shuffled batches of random resized crops; batch i is the same whatever `first_step` is."""
@@ -76,7 +78,7 @@ def evenly_spaced(rows: np.ndarray, limit: int | None) -> np.ndarray:
 
 @dataclasses.dataclass(eq=False)
 class _Rows:
-    """Random access for grain: encoded picture and label."""
+    """Random access for grain: picture and label."""
 
     records: Records
     rows: np.ndarray
@@ -84,29 +86,29 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         row = int(self.rows[index])
-        return self.records.read([row])[0], int(self.records.labels[row])
+        return picture(self.records, row), int(self.records.labels[row])
 
 
 @dataclasses.dataclass(frozen=True)
 class _RandomCrop:
     image_size: int
 
-    def __call__(self, element: tuple[bytes, int], rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        encoded, label = element
-        return random_resized_crop(picture(encoded), self.image_size, rng), label
+    def __call__(self, element: tuple[Image.Image, int], rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        image, label = element
+        return random_resized_crop(image, self.image_size, rng), label
 
 
 @dataclasses.dataclass(frozen=True)
 class _CentreCrop:
     image_size: int
 
-    def __call__(self, element: tuple[bytes, int]) -> tuple[np.ndarray, int]:
-        encoded, label = element
+    def __call__(self, element: tuple[Image.Image, int]) -> tuple[np.ndarray, int]:
+        image, label = element
         larger = round(self.image_size * RESIZE_RATIO)
         edge = (larger - self.image_size) // 2
-        square = centre_square(picture(encoded), larger)
+        square = centre_square(image, larger)
         return square[edge : edge + self.image_size, edge : edge + self.image_size], label
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ghn_jax.deepnets.sources import ArchitectureConfig, Task
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
+from ghn_jax.images.records import BadImages
 from ghn_jax.metatraining.optimisation import OptimiserConfig
 from ghn_jax.runs.checkpoints import saved_steps
 
@@ -29,6 +30,8 @@ class ImageConfig:
       images_per_class: train on so many images of each class only (few-shot); default: all.
       few_shot: which ones: random, drawn with the run's seed, or the first of each class.
       image_workers: decoding processes of sets that do not fit in memory; default: one per core.
+      bad_images: pictures that cannot be read: refuse names them and ends, skip leaves them out and counts
+        them.
     """
 
     dataset: str = "digits"
@@ -38,6 +41,7 @@ class ImageConfig:
     images_per_class: int | None = None
     few_shot: Literal["random", "first"] = "random"
     image_workers: int | None = None
+    bad_images: BadImages = "refuse"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

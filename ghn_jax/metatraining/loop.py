@@ -62,7 +62,7 @@ class TrainResult:
 def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
     """Loads the images and fills in what depends on them: number of classes and image size."""
     wanted = config.images
-    images = load_images(wanted.dataset, wanted.image_size, wanted.data_dir, wanted.image_workers)
+    images = load_images(wanted.dataset, wanted.image_size, wanted.data_dir, wanted.image_workers, wanted.bad_images)
     if wanted.images_per_class is not None:
         if not isinstance(images, ImageSet):
             raise ValueError(f"--images-per-class needs a set that fits in memory; {wanted.dataset!r} is streamed")

@@ -124,6 +124,7 @@ class PlainRecords:
 
     def __init__(self, count: int) -> None:
         self.labels = (np.arange(count) % 3).astype(np.int32)
+        self.skipped = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -135,6 +136,15 @@ class PlainRecords:
             Image.new("RGB", (20, 14), (8 * row,) * 3).save(buffer, "PNG")
             files.append(buffer.getvalue())
         return files
+
+    def name(self, row: int) -> str:
+        return f"grey {row}"
+
+    def check(self, image: Image.Image) -> None:
+        assert image.size == (20, 14)
+
+    def take(self, rows: np.ndarray) -> "PlainRecords":
+        raise NotImplementedError
 
 
 def small_stream(workers: int) -> ImageStream:
