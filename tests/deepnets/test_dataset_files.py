@@ -15,7 +15,6 @@ import pytest
 from network_args import small_args
 
 from ghn_jax.deepnets import DatasetReader, DatasetWriter, NetworkArgs, network_graph
-from ghn_jax.deepnets.files.hdf5 import dataset
 from ghn_jax.deepnets.files.meta_file import meta_path
 from ghn_jax.deepnets.files.tables import MOST_OPS
 from ghn_jax.deepnets.sampler import sample_args
@@ -62,7 +61,7 @@ def test_what_is_written_can_be_read(path: pathlib.Path, split: str):
 def test_files_look_like_those_of_the_release(path: pathlib.Path):
     with h5py.File(path) as file:
         assert file.attrs["title"] == "DeepNets-1M"
-        adj, nodes = dataset(file, "wide/0/adj"), dataset(file, "wide/0/nodes")
+        adj, nodes = _dataset(file, "wide/0/adj"), _dataset(file, "wide/0/nodes")
         assert (adj.dtype, nodes.dtype) == (np.uint8, np.uint16)
         assert nodes.shape == (len(adj), 3)
     meta = json.loads(meta_path(path).read_text())
@@ -72,9 +71,25 @@ def test_files_look_like_those_of_the_release(path: pathlib.Path):
     assert set(meta["train"]["meta"]) == {"primitives_ext", "unique_op_names"}
 
 
+def _dataset(file: h5py.File, place: str) -> h5py.Dataset:
+    found = file[place]
+    assert isinstance(found, h5py.Dataset)
+    return found
+
+
+def _without_checksums(path: pathlib.Path) -> None:
+    """Makes the JSON what the release's would be."""
+    meta = json.loads(meta_path(path).read_text())
+    for split in meta.values():
+        for record in split["nets"]:
+            del record["checksum"], record["graph_checksum"]
+    meta_path(path).write_text(json.dumps(meta))
+
+
 def test_labels_on_wrong_rows_are_found(path: pathlib.Path):
+    _without_checksums(path)
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/2/nodes")
+        nodes = _dataset(file, "train/2/nodes")
         nodes[:] = nodes[:][np.r_[0, 2, 1, 3 : len(nodes)]]
     reader = DatasetReader(path, "train")
     assert [reader.labels_agree(index) for index in range(COUNT)] == [True, True, False, True, True]
@@ -84,11 +99,13 @@ def test_labels_on_wrong_rows_are_found(path: pathlib.Path):
     assert {spec.node for spec in stored.params} == {spec.node for spec in graph.params}
 
 
-def test_other_node_counts_do_not_agree(path: pathlib.Path):
+def test_the_pair_of_another_network_is_refused(path: pathlib.Path):
+    _without_checksums(path)
     with h5py.File(path, "r+") as file:
         file.move("train/1", "train/kept")
         file.copy("train/3", "train/1")
-    assert not DatasetReader(path, "train").labels_agree(1)
+    with pytest.raises(ValueError, match=r"'train/1' must hold nodes .* of N = \d+ nodes, found"):
+        DatasetReader(path, "train").labels_agree(1)
 
 
 def _nodes(reader: DatasetReader, index: int) -> int:
@@ -174,14 +191,15 @@ def _cut(json_file: bool) -> Callable[[pathlib.Path], None]:
 
 def _reshape(path: pathlib.Path) -> None:
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/0/nodes")[:-1]
+        nodes = _dataset(file, "train/0/nodes")[:-1]
         del file["train/0/nodes"]
         file["train/0/nodes"] = nodes
 
 
 def _rename(path: pathlib.Path) -> None:
+    _without_checksums(path)
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/0/nodes")
+        nodes = _dataset(file, "train/0/nodes")
         nodes[1] = nodes[2]
 
 
@@ -192,7 +210,7 @@ def _rename(path: pathlib.Path) -> None:
         (_cut(json_file=True), r"nets_meta\.json: not a complete JSON file of networks \("),
         (_drop("train"), r"nets\.hdf5: 'train/0/nodes' is missing"),
         (_drop("train/0/adj"), r"nets\.hdf5: 'train/0/adj' is missing"),
-        (_reshape, r"nets\.hdf5: 'train/0' must hold nodes \(N, 3\) and adj \(N, N\), found \("),
+        (_reshape, r"nets\.hdf5: 'train/0' must hold nodes \(N, 3\) and adj \(N, N\) of N = 66 nodes, found \("),
         (_rename, "'train/0': no stored node is parameter 'stem"),
         (_edit(lambda meta: meta.pop("train")), r"nets_meta\.json: split 'train' is missing; splits there: wide"),
         (_edit(lambda meta: meta["train"].pop("meta")), "'meta' of split 'train' is missing"),
@@ -213,11 +231,13 @@ def test_broken_files_are_named(path: pathlib.Path, spoil: Callable[[pathlib.Pat
 
 
 def test_an_extra_parameter_is_named(path: pathlib.Path):
+    _without_checksums(path)
+    _edit(lambda meta: meta["train"]["nets"][0].update(num_nodes=meta["train"]["nets"][0]["num_nodes"] + 1))(path)
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/0/nodes")[:]
+        nodes = _dataset(file, "train/0/nodes")[:]
         wrong = nodes[-1].copy()
         wrong[1] += 1
-        adj = np.pad(dataset(file, "train/0/adj")[:], (0, 1))
+        adj = np.pad(_dataset(file, "train/0/adj")[:], (0, 1))
         del file["train/0"]
         file["train/0/nodes"], file["train/0/adj"] = np.concatenate([nodes, wrong[None]]), adj
     with pytest.raises(ValueError, match="the network has no parameter 'classifier"):

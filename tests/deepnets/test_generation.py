@@ -36,7 +36,9 @@ def generate(path: pathlib.Path, plan: GenerationPlan = PLAN, workers: int = 1) 
     def progress(what: str, more: int) -> None:
         done[what] = done.get(what, 0) + more
 
-    return generate_dataset(path, plan, workers, progress), done
+    made = generate_dataset(path, plan, workers, progress)
+    assert made is not None
+    return made, done
 
 
 def content(path: pathlib.Path) -> tuple[str, list[bytes]]:
@@ -147,8 +149,9 @@ import pathlib, shutil, sys
 import h5py
 import kill_points
 from ghn_jax.deepnets import DatasetReader, GenerationPlan, generate_dataset
-from ghn_jax.deepnets.files.generation import make_part, plan_text
+from ghn_jax.deepnets.files.generation import plan_text
 from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.parts import make_part
 
 plan = GenerationPlan("train", seed=3, count=3, part_size=2)
 path, made, place = pathlib.Path("place/a.hdf5"), pathlib.Path("made"), pathlib.Path("place")
@@ -177,8 +180,10 @@ def check(number):
         if final.exists():
             waiting.append((meta_path(path).exists(), path.exists(), path.with_suffix(".parts").exists()))
             assert final.read_bytes() == (data if final == path else text.encode()), number
-    if path.with_suffix(".parts").exists():
-        again = generate()
+    parts = path.with_suffix(".parts").exists()
+    again = generate()
+    assert (again is not None) == parts, number
+    if again is not None:
         assert again.rejections == expected.rejections
         assert again.rows.tobytes() == expected.rows.tobytes()
     assert meta_path(path).read_text() == text, number
@@ -200,7 +205,7 @@ def test_a_run_killed_while_it_joins_the_parts_goes_on(tmp_path: pathlib.Path):
 KILLED_PART = """
 import pathlib
 import kill_points
-from ghn_jax.deepnets.files.generation import make_part
+from ghn_jax.deepnets.files.parts import make_part
 
 file = pathlib.Path("parts/000000.hdf5")
 
@@ -234,6 +239,53 @@ def test_an_error_stops_the_making_of_further_parts(tmp_path: pathlib.Path):
     with pytest.raises(KeyboardInterrupt):
         generate_dataset(tmp_path / "a.hdf5", plan, 1, stop)
     assert 0 < len(list((tmp_path / "a.parts").glob("*.hdf5"))) < 200
+
+
+def test_what_is_made_is_not_made_again_and_not_overwritten(tmp_path: pathlib.Path):
+    path = tmp_path / "a.hdf5"
+    reports: list[Generated] = []
+    plan = GenerationPlan("val", seed=1, count=3, part_size=2)
+
+    def make(plan: GenerationPlan) -> Generated | None:
+        return generate_dataset(path, plan, 1, lambda *_: None, reports.append)
+
+    made = make(plan)
+    before = content(path)
+    assert reports == [made]
+    assert make(plan) is None
+    assert make(GenerationPlan("val", seed=1, count=3)) is None  # parts do not change the content
+    assert (content(path), len(reports)) == (before, 1)
+    for other in (GenerationPlan("val", 2, 3), GenerationPlan("val", 1, 4), GenerationPlan("test", 1, 3)):
+        with pytest.raises(ValueError, match=r"a_meta\.json|a\.hdf5 exists; remove it first"):
+            make(other)
+
+
+def test_a_failing_report_leaves_the_parts(tmp_path: pathlib.Path):
+    plan = GenerationPlan("val", seed=1, count=3, part_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        generate_dataset(tmp_path / "a.hdf5", plan, 1, lambda *_: None, _stop)
+    reports: list[Generated] = []
+    made = generate_dataset(tmp_path / "a.hdf5", plan, 1, lambda *_: None, reports.append)
+    assert made is not None
+    assert reports == [made]
+
+
+def test_a_damaged_part_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    plan = GenerationPlan("val", seed=1, count=3, part_size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("ghn_jax.deepnets.files.generation._join", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate_dataset(tmp_path / "a.hdf5", plan, 1, lambda *_: None)
+    part = tmp_path / "a.parts" / "000001.hdf5"
+    with h5py.File(part, "r+") as file:
+        nodes = file["nets/2/nodes"]
+        assert isinstance(nodes, h5py.Dataset)
+        nodes[3] = nodes[4]
+    with pytest.raises(ValueError, match=r"000001\.hdf5 is damaged \(architecture 2: .*remove it"):
+        generate(tmp_path / "a.hdf5", plan)
+    part.unlink()
+    made, _ = generate(tmp_path / "a.hdf5", plan)
+    assert len(made.rows) == len(DatasetReader(tmp_path / "a.hdf5", "val")) == 3
 
 
 def test_parts_without_a_plan_are_refused(tmp_path: pathlib.Path):
