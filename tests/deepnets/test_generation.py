@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -92,6 +93,54 @@ generate_dataset(pathlib.Path({str(path)!r}), {plan!r}, workers=2, progress=lamb
     assert not parts.exists()
     generate(tmp_path / "b.hdf5", plan)
     assert content(path) == content(tmp_path / "b.hdf5")
+
+
+GENERATE = """
+import pathlib, sys
+from ghn_jax.deepnets import GenerationPlan, draw_statistics, generate_dataset
+path = pathlib.Path(sys.argv[1])
+plan = GenerationPlan("val", seed=1, count=100, part_size=10)
+report = lambda made: draw_statistics(made.rows, "val", path.with_suffix(".png"))
+generate_dataset(path, plan, 2, lambda *_: None, report)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_end_in_the_same_bytes(tmp_path: pathlib.Path):
+    """Half of them at any moment, half after the joined file has begun, around the giving of the names."""
+    names = ("a.hdf5", "a_meta.json", "a.png")
+
+    def start(folder: pathlib.Path) -> subprocess.Popen[str]:
+        return run_apart(["-c", GENERATE, str(folder / "a.hdf5")])
+
+    def finish(folder: pathlib.Path) -> list[bytes]:
+        with start(folder) as process:
+            _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert {file.name for file in folder.iterdir()} == set(names)
+        return [(folder / name).read_bytes() for name in names]
+
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    begun = time.monotonic()
+    expected = finish(whole)
+    seconds = time.monotonic() - begun
+    rng = random.Random(0)
+    left: list[tuple[str, ...]] = []
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with start(folder) as process:
+            if number % 2:
+                while process.poll() is None and not list(folder.glob("*a.hdf5*")):
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.1) * seconds)
+            else:
+                time.sleep(rng.uniform(0, 1) * seconds)
+            process.kill()
+        left.append(tuple(sorted(file.name for file in folder.iterdir())))
+        assert finish(folder) == expected, (number, left[-1])
+    assert len(set(left)) > 2, left
 
 
 def test_the_command_ends_with_a_table(tmp_path: pathlib.Path):

@@ -81,7 +81,7 @@ def read_values(
     if version == 3 and layout == _CONTIGUOUS and FILTERS not in messages:
         address, size = struct.unpack_from("<QQ", messages[LAYOUT], 2)
         if size != count or address == UNDEFINED:
-            raise ValueError(f"has the shape {shape}, but {size} bytes")
+            raise ValueError(f"has the shape {shape} and {0 if address == UNDEFINED else size} bytes")
         return np.frombuffer(read(address, count), dtype).reshape(shape)
     if version == 3 and layout == _CHUNKED:
         rank_and_type, address, *chunk = struct.unpack_from(f"<BQ{rank + 1}I", messages[LAYOUT], 2)

@@ -55,17 +55,19 @@ class JsonScanner:
         """The text of the value that comes next."""
         self._skip()
         while True:
-            end = self._end_of_value()
-            # What ends with the window may go on behind it.
-            if end is not None and end < len(self._text):
+            length = self._length_of_value()
+            # Numbers that end with the window may go on behind it, by up to "e+1" that cannot be seen to be one.
+            if length is not None and self._at + length + 3 <= len(self._text):
                 break
             if len(self._text) - self._at > _LONGEST_VALUE:
-                raise ValueError(f"byte {self._place} begins no value, or one of more than {_LONGEST_VALUE:,} bytes")
+                raise ValueError(f"byte {self._place} begins no value of less than {_LONGEST_VALUE:,} bytes")
             if not self._read_on():
-                if end is None:
+                if length is None:
                     raise ValueError(f"byte {self._place} begins no whole value")
                 break
-        text = self._text[self._at : end]
+        text = self._text[self._at : self._at + length]
+        if len(text) > _LONGEST_VALUE:
+            raise ValueError(f"byte {self._place} begins no value of less than {_LONGEST_VALUE:,} bytes")
         self._at += len(text)
         return text.encode("latin-1")
 
@@ -125,10 +127,10 @@ class JsonScanner:
     def _place(self) -> int:
         return self._before + self._at
 
-    def _end_of_value(self) -> int | None:
-        """Where the value that begins here ends in the window; None if it does not."""
+    def _length_of_value(self) -> int | None:
+        """Characters of the value that begins here; None if it does not end in the window."""
         try:
-            return self._decoder.raw_decode(self._text, self._at)[1]
+            return self._decoder.raw_decode(self._text, self._at)[1] - self._at
         except RecursionError:
             raise ValueError(f"the value from byte {self._place} on is nested too deeply") from None
         except ValueError:

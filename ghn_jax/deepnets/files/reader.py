@@ -67,7 +67,12 @@ class DatasetReader:
     def graph(self, index: int) -> ArchGraph:
         """The network's graph, built from its arguments."""
         args, graph = self._checked(index)
-        return graph or network_graph(args, self._name(index))
+        graph = graph or network_graph(args, self._name(index))
+        if graph.num_nodes != (count := self.record(index)["num_nodes"]):
+            raise ValueError(
+                f"{meta_path(self.path)}: net {index} of {self.split!r} has {graph.num_nodes} nodes, not {count}"
+            )
+        return graph
 
     def stored(self, index: int) -> StoredGraph:
         """The pair of labels and distances as it stands in the file: what the release feeds its GHNs."""
