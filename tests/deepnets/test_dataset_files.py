@@ -19,6 +19,7 @@ from ghn_jax.deepnets.files.meta_file import meta_path
 from ghn_jax.deepnets.files.tables import MOST_OPS
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.graphs import ArchGraph
+from ghn_jax.graphs.canonical import canonical_hash
 
 COUNT = 5
 
@@ -228,6 +229,113 @@ def test_broken_files_are_named(path: pathlib.Path, spoil: Callable[[pathlib.Pat
     spoil(path)
     with pytest.raises(ValueError, match=message):
         DatasetReader(path, "train").stored(0)
+
+
+Record = dict[str, Any]
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_every_entry_of_the_stored_graph_is_checked(path: pathlib.Path, checksums: bool):
+    """Without checksums too: each distance is one along the stored edges, and these are the network's."""
+    if not checksums:
+        _without_checksums(path)
+    with h5py.File(path) as file:
+        count = len(_dataset(file, "train/0/adj"))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        row, column = rng.integers(count, size=2).tolist()
+        with h5py.File(path, "r+") as file:
+            adj = _dataset(file, "train/0/adj")
+            before = adj[row, column]
+            adj[row, column] = before ^ (1 << rng.integers(8))
+        reader = DatasetReader(path, "train")
+        for read in (reader.stored, *(() if checksums else (reader.args, reader.graph))):
+            with pytest.raises(ValueError, match=r"nets\.hdf5.*'train/0'"):
+                read(0)
+        reader.args(1)
+        with h5py.File(path, "r+") as file:
+            _dataset(file, "train/0/adj")[row, column] = before
+    DatasetReader(path, "train").stored(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "alone"),
+    [
+        (lambda record: record.update(stem_pool=not record["stem_pool"]), "does not fit|'num_params' is|stem_pool"),
+        (lambda record: record.update(ks=10 - record["ks"] if record["ks"] != 5 else 3), "'num_params' is"),
+        (lambda record: record.update(n_cells=record["n_cells"] + 1), "'num_params' is"),
+        (lambda record: record.update(fc_layers=3 - record["fc_layers"]), "'num_params' is"),
+        (lambda record: record.update(fc_dim=257), "'fc_dim' is 257; without a checksum it must be one of"),
+        (lambda record: record.update(C=33), "'C' is 33; without a checksum it must be one of"),
+        (lambda record: record.update(num_nodes=record["num_nodes"] + 1), "must hold nodes"),
+    ],
+)
+def test_changed_arguments_are_refused(path: pathlib.Path, change: Callable[[Record], object], alone: str):
+    """By the checksum, and without one by the weights, the labels and the edges."""
+
+    def change_all(meta: dict) -> None:
+        for record in meta["train"]["nets"]:
+            change(record)
+
+    old = _records(path)
+    _edit(change_all)(path)
+    new = _records(path)
+    changed = [index for index in range(COUNT) if new[index] != old[index]]
+    reader = DatasetReader(path, "train")
+    for index in changed:
+        with pytest.raises(ValueError, match=rf"nets_meta\.json: net {index} of 'train': 'checksum' is not that of"):
+            reader.args(index)
+    _without_checksums(path)
+    reader = DatasetReader(path, "train")
+    refused = 0
+    for index in changed:
+        if new[index] != {**old[index], **_of_network(old[index], new[index])}:
+            with pytest.raises(ValueError, match=alone):
+                reader.args(index)
+            refused += 1
+    assert refused
+
+
+def _of_network(old: Record, new: Record) -> Record:
+    """The new record if it is the same network: some arguments have no effect on some networks."""
+    if any(old[key] != new[key] for key in ("num_nodes", "fc_dim")) or "C" in new:
+        return {}
+    one, other = (canonical_hash(network_graph(NetworkArgs.from_json(record))) for record in (old, new))
+    return new if one == other else {}
+
+
+def _records(path: pathlib.Path) -> list[Record]:
+    return json.loads(meta_path(path).read_text())["train"]["nets"]
+
+
+def test_a_checksum_may_not_vouch_for_another_network(path: pathlib.Path):
+    _edit(lambda meta: meta["train"]["nets"].reverse())(path)
+    reader = DatasetReader(path, "train")
+    reader.args(0)  # the entry itself is whole
+    with pytest.raises(ValueError, match=r"nets\.hdf5: 'train/0' (must hold|has not the 'graph_checksum')"):
+        reader.stored(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_cells": 10**6}, "'n_cells' must be a whole number from 1 to 100, got 1000000"),
+        ({"fc_layers": 10**8}, "'fc_layers' must be a whole number from 1 to 10, got 100000000"),
+        ({"ks": True}, "'ks' must be a whole number from 1 to 31, got True"),
+        ({"preproc": "no"}, "'preproc' must be true or false, got 'no'"),
+        ({"norm": "lnorm"}, "'norm' must be 'bnorm' or null, got 'lnorm'"),
+        ({"num_params": {}}, "'num_params' must have the keys cifar10, imagenet"),
+        ({"num_params": {"cifar10": 1.0, "imagenet": 2}}, "'num_params' must be whole numbers"),
+        ({"genotype": [1]}, r"'genotype' must be an object, got \[1\]"),
+        ({"genotype": {}}, "'normal' is missing"),
+        ({"genotype": {"normal": [["none", 0]] * 21, "normal_concat": [2]}}, "'normal' must be up to 20 pairs"),
+        ({"genotype": {"normal": [["none", 0]] * 2, "normal_concat": [2] * 13}}, "'normal_concat' must be up to 12"),
+    ],
+)
+def test_entries_are_read_within_bounds(path: pathlib.Path, change: Record, message: str):
+    _edit(lambda meta: meta["train"]["nets"][1].update(change))(path)
+    with pytest.raises(ValueError, match=rf"nets_meta\.json: net 1 of 'train': {message}"):
+        DatasetReader(path, "train").args(1)
 
 
 def test_an_extra_parameter_is_named(path: pathlib.Path):
