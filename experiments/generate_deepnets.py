@@ -2,7 +2,7 @@
 
     python experiments/generate_deepnets.py --split val --out data/deepnets1m_val.hdf5
 
-Cost: about 3 ms an architecture on one core, all cores are used; 9 kB each. A million takes below an hour on two cores.
+Cost: about 4 ms an architecture on one core, all cores are used; 9 kB each. A million takes below an hour on two cores.
 A run that was killed goes on where it was when the same command is given again. Ends with a table and a picture
 (NAME.png) of statistics beside the published ones. Expected: mean degree and the shares of primitives equal the
 published ones within sampling error; the mean path of train is 14.2 (published 14.5), the smallest networks are

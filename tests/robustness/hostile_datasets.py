@@ -20,15 +20,22 @@ Change = Callable[[h5py.File, pathlib.Path], None]
 """Changes an HDF5 file; also gets its path."""
 
 
+def _distances(file: h5py.File) -> np.ndarray:
+    found = file[ADJ]
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{ADJ} is no dataset")
+    return found[()]
+
+
 def _replaced(file: h5py.File, **storage: Any) -> h5py.Dataset:
     """The distances anew, stored as the arguments say."""
-    values = file[ADJ][()]  # type: ignore[index]
+    values = _distances(file)
     del file[ADJ]
     return file.create_dataset(ADJ, data=values, **storage)
 
 
 def _virtual(file: h5py.File, source: str, name: str = ADJ) -> None:
-    shape = file[ADJ].shape  # type: ignore[union-attr]
+    shape = _distances(file).shape
     del file[ADJ]
     layout = h5py.VirtualLayout(shape, np.uint8)
     layout[:] = h5py.VirtualSource(source, name, shape)
@@ -40,8 +47,8 @@ def _virtual_of_itself(file: h5py.File, path: pathlib.Path) -> None:
 
 
 def _virtual_ring(file: h5py.File, path: pathlib.Path) -> None:
+    shape = _distances(file).shape
     _virtual(file, str(path), "train/1/adj")
-    shape = file[ADJ].shape  # type: ignore[union-attr]
     del file["train/1/adj"]
     layout = h5py.VirtualLayout(shape, np.uint8)
     layout[:] = h5py.VirtualSource(str(path), ADJ, shape)
@@ -62,7 +69,7 @@ def _pipe_behind_virtual(file: h5py.File, path: pathlib.Path) -> None:
 
 
 def _external_storage(file: h5py.File, path: pathlib.Path) -> None:
-    shape = file[ADJ].shape  # type: ignore[union-attr]
+    shape = _distances(file).shape
     del file[ADJ]
     file.create_dataset(ADJ, shape, np.uint8, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
 
@@ -88,7 +95,7 @@ def _group_in_itself(file: h5py.File, path: pathlib.Path) -> None:
 
 def _other_type(dtype: Any) -> Change:
     def change(file: h5py.File, path: pathlib.Path) -> None:
-        values = file[ADJ][()]  # type: ignore[index]
+        values = _distances(file)
         del file[ADJ]
         file.create_dataset(ADJ, data=values.astype(dtype))
 
@@ -105,7 +112,7 @@ def _huge(shape: tuple[int, ...], **storage: Any) -> Change:
 
 def _bomb(file: h5py.File, path: pathlib.Path) -> None:
     """A chunk that unpacks to much more than it may."""
-    shape = file[ADJ].shape  # type: ignore[union-attr]
+    shape = _distances(file).shape
     stored = _replaced(file, chunks=shape, compression="gzip")
     stored.id.write_direct_chunk((0, 0), zlib.compress(bytes(2 * 10**9 // 16) * 4, 9))
 

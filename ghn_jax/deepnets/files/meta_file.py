@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def split_names(path: pathlib.Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
+def _naming(path: pathlib.Path) -> Generator[None]:
     try:
         yield
     except ValueError as error:

@@ -40,18 +40,18 @@ class Notes(NamedTuple):
 def make_part(file: pathlib.Path, split: str, seed: int, part: range) -> None:
     """Makes one part: graphs, JSON texts and statistics of some architectures."""
     records, rows = [], []
-    rejections = dict.fromkeys(REJECTIONS, 0)
+    rejections = [0] * len(REJECTIONS)
     with atomic_file(file) as partial, new_hdf5(partial) as out:
         nets = out.create_group("nets")
         for index in part:
             args, reasons = sample_args(split, index, seed)
             for reason in reasons:
-                rejections[reason] += 1
+                rejections[REJECTIONS.index(reason)] += 1
             entry = make_entry(split, args, f"{split}/{index}")
             add_pair(nets, str(index), entry.nodes, entry.adj)
             records.append(json.dumps(entry.record))
             rows.append(measure(entry.graph, args, path=index % _PATHS_MEASURED_EVERY == 0))
-        notes = json.dumps({"records": records, "rejections": list(rejections.values())})
+        notes = json.dumps({"records": records, "rejections": rejections})
         out.create_dataset("notes", data=np.frombuffer(notes.encode(), np.uint8))
         out.create_dataset("statistics", data=np.array(rows, "<f8").view(np.uint8).ravel())
 

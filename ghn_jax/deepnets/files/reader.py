@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class DatasetReader:
         return args.replace(C=args.C * (WIDE_FACTOR_LARGE_IMAGES if large else WIDE_FACTOR))
 
     @contextlib.contextmanager
-    def _naming_both(self) -> Iterator[None]:
+    def _naming_both(self) -> Generator[None]:
         try:
             yield
         except ValueError as error:
