@@ -152,6 +152,19 @@ def test_the_command_ends_with_a_table(tmp_path: pathlib.Path):
     assert "rejected: several cse in a cell" in text
     assert len(DatasetReader(path, "deep")) == 12
     assert path.with_suffix(".png").exists()
+    before = content(path)
+    with run_apart([str(COMMAND), "--split=deep", "--count=12", "--workers=1", f"--out={path}"]) as process:
+        text, _ = process.communicate()
+    assert process.returncode == 0
+    assert "12 architectures" in text
+    assert "made before" in text
+    assert content(path) == before
+    (tmp_path / "file").touch()
+    with run_apart([str(COMMAND), "--count=1", f"--out={tmp_path / 'file' / 'a.hdf5'}"]) as process:
+        _, text = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in text
+    assert "file" in text
     with run_apart([str(COMMAND), "--split=deeper", f"--out={path}"]) as process:
         _, text = process.communicate()
     assert process.returncode != 0
