@@ -7,11 +7,10 @@ kind of cell change the arguments only. So architectures are compared by their g
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Iterable
 
-from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.meta_file import meta_path, split_names
 from ghn_jax.deepnets.files.reader import DatasetReader
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
@@ -102,7 +101,7 @@ def file_networks(path: pathlib.Path) -> HeldOut:
       path: any file of the data set.
     """
     place = split_file(path, "test")
-    there = json.loads(meta_path(place).read_text())
+    there = split_names(meta_path(place))
     readers = [DatasetReader(place, split) for split in there if split not in ("train", "search", "predefined")]
     stored = HeldOut.of(reader.args(index) for reader in readers for index in range(len(reader)))
     drawn = evaluation_networks()

@@ -15,11 +15,11 @@ import pytest
 from network_args import small_args
 
 from ghn_jax.deepnets import DatasetReader, DatasetWriter, NetworkArgs, network_graph
-from ghn_jax.deepnets.files.hdf5 import dataset
 from ghn_jax.deepnets.files.meta_file import meta_path
 from ghn_jax.deepnets.files.tables import MOST_OPS
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.graphs import ArchGraph
+from ghn_jax.graphs.canonical import canonical_hash
 
 COUNT = 5
 
@@ -62,7 +62,7 @@ def test_what_is_written_can_be_read(path: pathlib.Path, split: str):
 def test_files_look_like_those_of_the_release(path: pathlib.Path):
     with h5py.File(path) as file:
         assert file.attrs["title"] == "DeepNets-1M"
-        adj, nodes = dataset(file, "wide/0/adj"), dataset(file, "wide/0/nodes")
+        adj, nodes = _dataset(file, "wide/0/adj"), _dataset(file, "wide/0/nodes")
         assert (adj.dtype, nodes.dtype) == (np.uint8, np.uint16)
         assert nodes.shape == (len(adj), 3)
     meta = json.loads(meta_path(path).read_text())
@@ -72,9 +72,25 @@ def test_files_look_like_those_of_the_release(path: pathlib.Path):
     assert set(meta["train"]["meta"]) == {"primitives_ext", "unique_op_names"}
 
 
+def _dataset(file: h5py.File, place: str) -> h5py.Dataset:
+    found = file[place]
+    assert isinstance(found, h5py.Dataset)
+    return found
+
+
+def _without_checksums(path: pathlib.Path) -> None:
+    """Makes the JSON what the release's would be."""
+    meta = json.loads(meta_path(path).read_text())
+    for split in meta.values():
+        for record in split["nets"]:
+            del record["checksum"], record["graph_checksum"]
+    meta_path(path).write_text(json.dumps(meta))
+
+
 def test_labels_on_wrong_rows_are_found(path: pathlib.Path):
+    _without_checksums(path)
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/2/nodes")
+        nodes = _dataset(file, "train/2/nodes")
         nodes[:] = nodes[:][np.r_[0, 2, 1, 3 : len(nodes)]]
     reader = DatasetReader(path, "train")
     assert [reader.labels_agree(index) for index in range(COUNT)] == [True, True, False, True, True]
@@ -84,11 +100,13 @@ def test_labels_on_wrong_rows_are_found(path: pathlib.Path):
     assert {spec.node for spec in stored.params} == {spec.node for spec in graph.params}
 
 
-def test_other_node_counts_do_not_agree(path: pathlib.Path):
+def test_the_pair_of_another_network_is_refused(path: pathlib.Path):
+    _without_checksums(path)
     with h5py.File(path, "r+") as file:
         file.move("train/1", "train/kept")
         file.copy("train/3", "train/1")
-    assert not DatasetReader(path, "train").labels_agree(1)
+    with pytest.raises(ValueError, match=r"'train/1' must hold nodes .* of N = \d+ nodes, found"):
+        DatasetReader(path, "train").labels_agree(1)
 
 
 def _nodes(reader: DatasetReader, index: int) -> int:
@@ -174,14 +192,15 @@ def _cut(json_file: bool) -> Callable[[pathlib.Path], None]:
 
 def _reshape(path: pathlib.Path) -> None:
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/0/nodes")[:-1]
+        nodes = _dataset(file, "train/0/nodes")[:-1]
         del file["train/0/nodes"]
         file["train/0/nodes"] = nodes
 
 
 def _rename(path: pathlib.Path) -> None:
+    _without_checksums(path)
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/0/nodes")
+        nodes = _dataset(file, "train/0/nodes")
         nodes[1] = nodes[2]
 
 
@@ -192,7 +211,7 @@ def _rename(path: pathlib.Path) -> None:
         (_cut(json_file=True), r"nets_meta\.json: not a complete JSON file of networks \("),
         (_drop("train"), r"nets\.hdf5: 'train/0/nodes' is missing"),
         (_drop("train/0/adj"), r"nets\.hdf5: 'train/0/adj' is missing"),
-        (_reshape, r"nets\.hdf5: 'train/0' must hold nodes \(N, 3\) and adj \(N, N\), found \("),
+        (_reshape, r"nets\.hdf5: 'train/0' must hold nodes \(N, 3\) and adj \(N, N\) of N = 66 nodes, found \("),
         (_rename, "'train/0': no stored node is parameter 'stem"),
         (_edit(lambda meta: meta.pop("train")), r"nets_meta\.json: split 'train' is missing; splits there: wide"),
         (_edit(lambda meta: meta["train"].pop("meta")), "'meta' of split 'train' is missing"),
@@ -212,12 +231,121 @@ def test_broken_files_are_named(path: pathlib.Path, spoil: Callable[[pathlib.Pat
         DatasetReader(path, "train").stored(0)
 
 
+Record = dict[str, Any]
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_every_entry_of_the_stored_graph_is_checked(path: pathlib.Path, checksums: bool):
+    """Without checksums too: each distance is one along the stored edges, and these are the network's."""
+    if not checksums:
+        _without_checksums(path)
+    with h5py.File(path) as file:
+        count = len(_dataset(file, "train/0/adj"))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        row, column = rng.integers(count, size=2).tolist()
+        with h5py.File(path, "r+") as file:
+            adj = _dataset(file, "train/0/adj")
+            before = adj[row, column]
+            adj[row, column] = before ^ (1 << rng.integers(8))
+        reader = DatasetReader(path, "train")
+        for read in (reader.stored, *(() if checksums else (reader.args, reader.graph))):
+            with pytest.raises(ValueError, match=r"nets\.hdf5.*'train/0'"):
+                read(0)
+        reader.args(1)
+        with h5py.File(path, "r+") as file:
+            _dataset(file, "train/0/adj")[row, column] = before
+    DatasetReader(path, "train").stored(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "alone"),
+    [
+        (lambda record: record.update(stem_pool=not record["stem_pool"]), "does not fit|'num_params' is|stem_pool"),
+        (lambda record: record.update(ks=10 - record["ks"] if record["ks"] != 5 else 3), "'num_params' is"),
+        (lambda record: record.update(n_cells=record["n_cells"] + 1), "'num_params' is"),
+        (lambda record: record.update(fc_layers=3 - record["fc_layers"]), "'num_params' is"),
+        (lambda record: record.update(fc_dim=257), "'fc_dim' is 257; without a checksum it must be one of"),
+        (lambda record: record.update(C=33), "'C' is 33; without a checksum it must be one of"),
+        (lambda record: record.update(num_nodes=record["num_nodes"] + 1), "must hold nodes"),
+    ],
+)
+def test_changed_arguments_are_refused(path: pathlib.Path, change: Callable[[Record], object], alone: str):
+    """By the checksum, and without one by the weights, the labels and the edges."""
+
+    def change_all(meta: dict) -> None:
+        for record in meta["train"]["nets"]:
+            change(record)
+
+    old = _records(path)
+    _edit(change_all)(path)
+    new = _records(path)
+    changed = [index for index in range(COUNT) if new[index] != old[index]]
+    reader = DatasetReader(path, "train")
+    for index in changed:
+        with pytest.raises(ValueError, match=rf"nets_meta\.json: net {index} of 'train': 'checksum' is not that of"):
+            reader.args(index)
+    _without_checksums(path)
+    reader = DatasetReader(path, "train")
+    refused = 0
+    for index in changed:
+        if new[index] != {**old[index], **_of_network(old[index], new[index])}:
+            with pytest.raises(ValueError, match=alone):
+                reader.args(index)
+            refused += 1
+    assert refused
+
+
+def _of_network(old: Record, new: Record) -> Record:
+    """The new record if it is the same network: some arguments have no effect on some networks."""
+    if any(old[key] != new[key] for key in ("num_nodes", "fc_dim")) or "C" in new:
+        return {}
+    one, other = (canonical_hash(network_graph(NetworkArgs.from_json(record))) for record in (old, new))
+    return new if one == other else {}
+
+
+def _records(path: pathlib.Path) -> list[Record]:
+    return json.loads(meta_path(path).read_text())["train"]["nets"]
+
+
+def test_a_checksum_may_not_vouch_for_another_network(path: pathlib.Path):
+    _edit(lambda meta: meta["train"]["nets"].reverse())(path)
+    reader = DatasetReader(path, "train")
+    reader.args(0)  # the entry itself is whole
+    with pytest.raises(ValueError, match=r"nets\.hdf5: 'train/0' (must hold|has not the 'graph_checksum')"):
+        reader.stored(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_cells": 10**6}, "'n_cells' must be a whole number from 1 to 100, got 1000000"),
+        ({"fc_layers": 10**8}, "'fc_layers' must be a whole number from 1 to 10, got 100000000"),
+        ({"ks": True}, "'ks' must be a whole number from 1 to 31, got True"),
+        ({"preproc": "no"}, "'preproc' must be true or false, got 'no'"),
+        ({"norm": "lnorm"}, "'norm' must be 'bnorm' or null, got 'lnorm'"),
+        ({"num_params": {}}, "'num_params' must have the keys cifar10, imagenet"),
+        ({"num_params": {"cifar10": 1.0, "imagenet": 2}}, "'num_params' must be whole numbers"),
+        ({"genotype": [1]}, r"'genotype' must be an object, got \[1\]"),
+        ({"genotype": {}}, "'normal' is missing"),
+        ({"genotype": {"normal": [["none", 0]] * 21, "normal_concat": [2]}}, "'normal' must be up to 20 pairs"),
+        ({"genotype": {"normal": [["none", 0]] * 2, "normal_concat": [2] * 13}}, "'normal_concat' must be up to 12"),
+    ],
+)
+def test_entries_are_read_within_bounds(path: pathlib.Path, change: Record, message: str):
+    _edit(lambda meta: meta["train"]["nets"][1].update(change))(path)
+    with pytest.raises(ValueError, match=rf"nets_meta\.json: net 1 of 'train': {message}"):
+        DatasetReader(path, "train").args(1)
+
+
 def test_an_extra_parameter_is_named(path: pathlib.Path):
+    _without_checksums(path)
+    _edit(lambda meta: meta["train"]["nets"][0].update(num_nodes=meta["train"]["nets"][0]["num_nodes"] + 1))(path)
     with h5py.File(path, "r+") as file:
-        nodes = dataset(file, "train/0/nodes")[:]
+        nodes = _dataset(file, "train/0/nodes")[:]
         wrong = nodes[-1].copy()
         wrong[1] += 1
-        adj = np.pad(dataset(file, "train/0/adj")[:], (0, 1))
+        adj = np.pad(_dataset(file, "train/0/adj")[:], (0, 1))
         del file["train/0"]
         file["train/0/nodes"], file["train/0/adj"] = np.concatenate([nodes, wrong[None]]), adj
     with pytest.raises(ValueError, match="the network has no parameter 'classifier"):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -36,7 +37,9 @@ def generate(path: pathlib.Path, plan: GenerationPlan = PLAN, workers: int = 1) 
     def progress(what: str, more: int) -> None:
         done[what] = done.get(what, 0) + more
 
-    return generate_dataset(path, plan, workers, progress), done
+    made = generate_dataset(path, plan, workers, progress)
+    assert made is not None
+    return made, done
 
 
 def content(path: pathlib.Path) -> tuple[str, list[bytes]]:
@@ -92,6 +95,54 @@ generate_dataset(pathlib.Path({str(path)!r}), {plan!r}, workers=2, progress=lamb
     assert content(path) == content(tmp_path / "b.hdf5")
 
 
+GENERATE = """
+import pathlib, sys
+from ghn_jax.deepnets import GenerationPlan, draw_statistics, generate_dataset
+path = pathlib.Path(sys.argv[1])
+plan = GenerationPlan("val", seed=1, count=100, part_size=10)
+report = lambda made: draw_statistics(made.rows, "val", path.with_suffix(".png"))
+generate_dataset(path, plan, 2, lambda *_: None, report)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_end_in_the_same_bytes(tmp_path: pathlib.Path):
+    """Half of them at any moment, half after the joined file has begun, around the giving of the names."""
+    names = ("a.hdf5", "a_meta.json", "a.png")
+
+    def start(folder: pathlib.Path) -> subprocess.Popen[str]:
+        return run_apart(["-c", GENERATE, str(folder / "a.hdf5")])
+
+    def finish(folder: pathlib.Path) -> list[bytes]:
+        with start(folder) as process:
+            _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert {file.name for file in folder.iterdir()} == set(names)
+        return [(folder / name).read_bytes() for name in names]
+
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    begun = time.monotonic()
+    expected = finish(whole)
+    seconds = time.monotonic() - begun
+    rng = random.Random(0)
+    left: list[tuple[str, ...]] = []
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with start(folder) as process:
+            if number % 2:
+                while process.poll() is None and not list(folder.glob("*a.hdf5*")):
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.1) * seconds)
+            else:
+                time.sleep(rng.uniform(0, 1) * seconds)
+            process.kill()
+        left.append(tuple(sorted(file.name for file in folder.iterdir())))
+        assert finish(folder) == expected, (number, left[-1])
+    assert len(set(left)) > 2, left
+
+
 def test_the_command_ends_with_a_table(tmp_path: pathlib.Path):
     path = tmp_path / "new" / "a.hdf5"
     with run_apart([str(COMMAND), "--split=deep", "--count=12", "--workers=1", f"--out={path}"]) as process:
@@ -101,6 +152,19 @@ def test_the_command_ends_with_a_table(tmp_path: pathlib.Path):
     assert "rejected: several cse in a cell" in text
     assert len(DatasetReader(path, "deep")) == 12
     assert path.with_suffix(".png").exists()
+    before = content(path)
+    with run_apart([str(COMMAND), "--split=deep", "--count=12", "--workers=1", f"--out={path}"]) as process:
+        text, _ = process.communicate()
+    assert process.returncode == 0
+    assert "12 architectures" in text
+    assert "made before" in text
+    assert content(path) == before
+    (tmp_path / "file").touch()
+    with run_apart([str(COMMAND), "--count=1", f"--out={tmp_path / 'file' / 'a.hdf5'}"]) as process:
+        _, text = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in text
+    assert "file" in text
     with run_apart([str(COMMAND), "--split=deeper", f"--out={path}"]) as process:
         _, text = process.communicate()
     assert process.returncode != 0
@@ -147,8 +211,9 @@ import pathlib, shutil, sys
 import h5py
 import kill_points
 from ghn_jax.deepnets import DatasetReader, GenerationPlan, generate_dataset
-from ghn_jax.deepnets.files.generation import make_part, plan_text
+from ghn_jax.deepnets.files.generation import plan_text
 from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.parts import make_part
 
 plan = GenerationPlan("train", seed=3, count=3, part_size=2)
 path, made, place = pathlib.Path("place/a.hdf5"), pathlib.Path("made"), pathlib.Path("place")
@@ -177,8 +242,10 @@ def check(number):
         if final.exists():
             waiting.append((meta_path(path).exists(), path.exists(), path.with_suffix(".parts").exists()))
             assert final.read_bytes() == (data if final == path else text.encode()), number
-    if path.with_suffix(".parts").exists():
-        again = generate()
+    parts = path.with_suffix(".parts").exists()
+    again = generate()
+    assert (again is not None) == parts, number
+    if again is not None:
         assert again.rejections == expected.rejections
         assert again.rows.tobytes() == expected.rows.tobytes()
     assert meta_path(path).read_text() == text, number
@@ -200,7 +267,7 @@ def test_a_run_killed_while_it_joins_the_parts_goes_on(tmp_path: pathlib.Path):
 KILLED_PART = """
 import pathlib
 import kill_points
-from ghn_jax.deepnets.files.generation import make_part
+from ghn_jax.deepnets.files.parts import make_part
 
 file = pathlib.Path("parts/000000.hdf5")
 
@@ -234,6 +301,53 @@ def test_an_error_stops_the_making_of_further_parts(tmp_path: pathlib.Path):
     with pytest.raises(KeyboardInterrupt):
         generate_dataset(tmp_path / "a.hdf5", plan, 1, stop)
     assert 0 < len(list((tmp_path / "a.parts").glob("*.hdf5"))) < 200
+
+
+def test_what_is_made_is_not_made_again_and_not_overwritten(tmp_path: pathlib.Path):
+    path = tmp_path / "a.hdf5"
+    reports: list[Generated] = []
+    plan = GenerationPlan("val", seed=1, count=3, part_size=2)
+
+    def make(plan: GenerationPlan) -> Generated | None:
+        return generate_dataset(path, plan, 1, lambda *_: None, reports.append)
+
+    made = make(plan)
+    before = content(path)
+    assert reports == [made]
+    assert make(plan) is None
+    assert make(GenerationPlan("val", seed=1, count=3)) is None  # parts do not change the content
+    assert (content(path), len(reports)) == (before, 1)
+    for other in (GenerationPlan("val", 2, 3), GenerationPlan("val", 1, 4), GenerationPlan("test", 1, 3)):
+        with pytest.raises(ValueError, match=r"a_meta\.json|a\.hdf5 exists; remove it first"):
+            make(other)
+
+
+def test_a_failing_report_leaves_the_parts(tmp_path: pathlib.Path):
+    plan = GenerationPlan("val", seed=1, count=3, part_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        generate_dataset(tmp_path / "a.hdf5", plan, 1, lambda *_: None, _stop)
+    reports: list[Generated] = []
+    made = generate_dataset(tmp_path / "a.hdf5", plan, 1, lambda *_: None, reports.append)
+    assert made is not None
+    assert reports == [made]
+
+
+def test_a_damaged_part_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    plan = GenerationPlan("val", seed=1, count=3, part_size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("ghn_jax.deepnets.files.generation._join", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            generate_dataset(tmp_path / "a.hdf5", plan, 1, lambda *_: None)
+    part = tmp_path / "a.parts" / "000001.hdf5"
+    with h5py.File(part, "r+") as file:
+        nodes = file["nets/2/nodes"]
+        assert isinstance(nodes, h5py.Dataset)
+        nodes[3] = nodes[4]
+    with pytest.raises(ValueError, match=r"000001\.hdf5 is damaged \(architecture 2: .*remove it"):
+        generate(tmp_path / "a.hdf5", plan)
+    part.unlink()
+    made, _ = generate(tmp_path / "a.hdf5", plan)
+    assert len(made.rows) == len(DatasetReader(tmp_path / "a.hdf5", "val")) == 3
 
 
 def test_parts_without_a_plan_are_refused(tmp_path: pathlib.Path):

@@ -6,22 +6,18 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
-import h5py
 import numpy as np
 
-from ghn_jax.deepnets.files.hdf5 import array, dataset, group, open_file
-from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.meta_file import MetaFile, meta_path
+from ghn_jax.deepnets.files.parts import make_part, read_notes, read_pairs
 from ghn_jax.deepnets.files.tables import fingerprint
-from ghn_jax.deepnets.files.writer import DatasetWriter, add_pair, finish_naming, make_entry
-from ghn_jax.deepnets.sampler import REJECTIONS, sample_args
+from ghn_jax.deepnets.files.writer import DatasetWriter, finish_naming
+from ghn_jax.deepnets.sampler import REJECTIONS
 from ghn_jax.deepnets.splits import split_rules
-from ghn_jax.deepnets.statistics import COLUMNS, measure
 from ghn_jax.deepnets.workers import process_pool
 from ghn_jax.files import atomic_file, remove_folder
-
-_PATHS_MEASURED_EVERY = 10
-"""The mean path costs as much as everything else together, so only every tenth architecture's is measured."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,14 +68,35 @@ Progress = Callable[[str, int], None]
 """Called with what is being done ("making" or "joining") and how many more architectures are done."""
 
 
-def generate_dataset(path: str | os.PathLike[str], plan: GenerationPlan, workers: int, progress: Progress) -> Generated:
+Report = Callable[[Generated], None]
+"""Called with what came of it when both files are there; what it does is done again if the process is killed then."""
+
+
+def generate_dataset(
+    path: str | os.PathLike[str],
+    plan: GenerationPlan,
+    workers: int,
+    progress: Progress,
+    report: Report = lambda generated: None,
+) -> Generated | None:
     """Makes ``NAME.hdf5`` and ``NAME_meta.json``; the content depends on the plan alone.
 
-    Finished parts wait in ``NAME.parts`` until all are there. A run that was killed, at whatever moment, is taken up
-    again by the same call.
+    Finished parts wait in ``NAME.parts`` until the files are there and `report` has ended. A run that was killed, at
+    whatever moment, is taken up again by the same call.
+
+    Args:
+      path: of the HDF5 file.
+      plan: what is made.
+      workers: processes.
+      progress: told how far it is.
+      report: told what came of it.
+
+    Returns:
+      What came of it; None if the files of this very plan were there already, and nothing was left to do.
 
     Raises:
-      ValueError: if the files exist, or if the parts that wait belong to another plan.
+      ValueError: if the files exist and are others, if the parts that wait belong to another plan, or if one of them is
+        damaged.
     """
     path = pathlib.Path(path)
     finish_naming(path)
@@ -90,15 +107,31 @@ def generate_dataset(path: str | os.PathLike[str], plan: GenerationPlan, workers
     # Parts are removed last: if both files are there and the parts too, a run was killed when all was made.
     complete = len(finals) == 2 and note.exists() and note.read_text() == text
     if finals and not complete:
+        if len(finals) == 2 and not folder.exists() and _is_made(path, plan):
+            return None
         raise ValueError(f"{finals[0]} exists; remove it first or choose another name")
     files = [folder / f"{number:06d}.hdf5" for number in range(len(plan.parts))]
     if not complete:
         _claim(note, text)
         _make_parts(files, plan, workers, progress)
         _join(path, files, plan, progress)
-    generated = _collect(files)
+    generated = _collect(files, plan)
+    report(generated)
     remove_folder(folder)
     return generated
+
+
+def _content(plan: GenerationPlan) -> dict[str, Any]:
+    """What decides the content: equal ones mean equal files."""
+    return {"split": plan.split, "seed": plan.seed, "count": plan.count, "tables": fingerprint()}
+
+
+def _is_made(path: pathlib.Path, plan: GenerationPlan) -> bool:
+    """Whether the files that are there were made by this plan; their content is not looked at."""
+    try:
+        return MetaFile.scan(meta_path(path), plan.split).plan == _content(plan)
+    except ValueError:
+        return False
 
 
 def _make_parts(files: list[pathlib.Path], plan: GenerationPlan, workers: int, progress: Progress) -> None:
@@ -122,28 +155,9 @@ def _make_parts(files: list[pathlib.Path], plan: GenerationPlan, workers: int, p
             raise
 
 
-def make_part(file: pathlib.Path, split: str, seed: int, part: range) -> None:
-    """Makes one part: graphs, JSON texts and statistics of some architectures."""
-    records, rows = [], []
-    rejections = np.zeros(len(REJECTIONS), np.int64)
-    with atomic_file(file) as partial, h5py.File(partial, "w") as out:
-        nets = out.create_group("nets")
-        for index in part:
-            args, reasons = sample_args(split, index, seed)
-            for reason in reasons:
-                rejections[REJECTIONS.index(reason)] += 1
-            entry = make_entry(split, args, f"{split}/{index}")
-            add_pair(nets, str(index), entry)
-            records.append(json.dumps(entry.record))
-            rows.append(measure(entry.graph, args, path=index % _PATHS_MEASURED_EVERY == 0))
-        out.create_dataset("records", data=records, dtype=h5py.string_dtype())
-        out.create_dataset("statistics", data=np.array(rows, np.float64).reshape(-1, len(COLUMNS)))
-        out.create_dataset("rejections", data=rejections)
-
-
 def plan_text(plan: GenerationPlan) -> str:
     """What stands beside the parts: equal texts mean that parts may be shared."""
-    return json.dumps({**dataclasses.asdict(plan), "tables": fingerprint()})
+    return json.dumps({**_content(plan), "part_size": plan.part_size})
 
 
 def _claim(note: pathlib.Path, text: str) -> None:
@@ -159,20 +173,16 @@ def _claim(note: pathlib.Path, text: str) -> None:
 
 def _join(path: pathlib.Path, files: list[pathlib.Path], plan: GenerationPlan, progress: Progress) -> None:
     """Writes the two files from the parts."""
-    with DatasetWriter(path) as writer:
+    with DatasetWriter(path, _content(plan)) as writer:
         for file, part in zip(files, plan.parts, strict=True):
-            with open_file(file) as source:
-                records = dataset(source, "records").asstr()[:]
-                for index, record in zip(part, records, strict=True):
-                    writer.add_copy(plan.split, group(source, f"nets/{index}"), record)
+            for nodes, adj, record in read_pairs(file, part):
+                writer.add_made(plan.split, nodes, adj, record)
             progress("joining", len(part))
 
 
-def _collect(files: list[pathlib.Path]) -> Generated:
+def _collect(files: list[pathlib.Path], plan: GenerationPlan) -> Generated:
     """Statistics of the parts."""
-    rows, rejections = [], np.zeros(len(REJECTIONS), np.int64)
-    for file in files:
-        with open_file(file) as source:
-            rows.append(array(source, "statistics"))
-            rejections += array(source, "rejections").astype(np.int64)
-    return Generated(np.concatenate(rows), dict(zip(REJECTIONS, rejections.tolist(), strict=True)))
+    notes = [read_notes(file, part) for file, part in zip(files, plan.parts, strict=True)]
+    rejections = np.sum([note.rejections for note in notes], axis=0)
+    rows = np.concatenate([note.rows for note in notes])
+    return Generated(rows, dict(zip(REJECTIONS, rejections.tolist(), strict=True)))

@@ -1,16 +1,20 @@
 """The JSON file of a data set, read one network at a time: a million of them would take gigabytes as objects."""
 
+import array
+import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+from ghn_jax.deepnets.files.hdf5 import open_regular
+from ghn_jax.deepnets.files.json_scanner import JsonScanner, parse_json
+
+_MOST_NAMES = 2**16
+_TABLES = ("primitives_ext", "unique_op_names")
 
 
 def meta_path(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -25,110 +29,94 @@ class MetaFile:
 
     Attributes:
       path: the file.
+      split: the split.
       starts, ends: int64, first byte of each entry of ``nets`` and the byte behind it.
       types, op_names: the tables ``primitives_ext`` and ``unique_op_names``.
+      plan: what its generator noted of how it was made; None if it noted nothing.
     """
 
     path: pathlib.Path
+    split: str
     starts: np.ndarray
     ends: np.ndarray
     types: dict[str, str]
     op_names: dict[str, str]
+    plan: Any
 
     @classmethod
     def scan(cls, path: pathlib.Path, split: str) -> "MetaFile":
         """Reads through a file once; raises ValueError if it is cut off or lacks something, which it names."""
-        spans: list[tuple[int, int]] | None = None
-        tables: dict[str, Any] | None = None
+        found: dict[str, Any] = {}
         splits: list[str] = []
-        scanner = _Scanner(path.read_bytes().decode("latin-1"))  # one character a byte, whatever the text
-        try:
+        spans = array.array("q")
+        with os.fdopen(open_regular(path), "rb", buffering=0) as file, _naming(path):
+            scanner = JsonScanner(file)
             for name in scanner.members():
                 splits.append(name)
                 if name != split:
-                    scanner.value()
+                    scanner.pass_over()
                     continue
                 for key in scanner.members():
                     if key == "nets":
-                        spans = list(scanner.spans())
-                    elif key == "meta":
-                        tables = scanner.value()
+                        for start, end in scanner.spans():
+                            spans.extend((start, end))
+                        found[key] = True
+                    elif key in ("meta", "plan"):
+                        found[key] = parse_json(scanner.value())
                     else:
-                        scanner.value()
-        except ValueError as error:
-            raise ValueError(f"{path}: not a complete JSON file of networks ({error})") from error
+                        scanner.pass_over()
+            scanner.end()
         if split not in splits:
             raise ValueError(f"{path}: split {split!r} is missing; splits there: {', '.join(splits) or 'none'}")
-        if spans is None or not isinstance(tables, dict):
-            missing = "nets" if spans is None else "meta"
-            raise ValueError(f"{path}: {missing!r} of split {split!r} is missing")
-        for key in ("primitives_ext", "unique_op_names"):
-            if key not in tables:
-                raise ValueError(f"{path}: table {key!r} of split {split!r} is missing")
+        for key in ("nets", "meta"):
+            if key not in found:
+                raise ValueError(f"{path}: {key!r} of split {split!r} is missing")
+        for key in _TABLES:
+            if not _is_table(found["meta"].get(key) if isinstance(found["meta"], dict) else None):
+                raise ValueError(f"{path}: table {key!r} of split {split!r} is missing or not one of names by number")
+        types, op_names = (found["meta"][key] for key in _TABLES)
         places = np.array(spans, np.int64).reshape(-1, 2)
-        return cls(path, places[:, 0], places[:, 1], tables["primitives_ext"], tables["unique_op_names"])
+        return cls(path, split, places[:, 0], places[:, 1], types, op_names, found.get("plan"))
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def record(self, index: int) -> dict[str, Any]:
-        """One entry of ``nets``."""
+        """One entry of ``nets``; raises ValueError naming file and network if it is no object."""
         start, end = int(self.starts[index]), int(self.ends[index])
-        with self.path.open("rb") as file:
-            file.seek(start)
-            return json.loads(file.read(end - start))
+        with os.fdopen(open_regular(self.path), "rb", buffering=0) as file:
+            try:
+                record = parse_json(os.pread(file.fileno(), end - start, start))
+                if not isinstance(record, dict):
+                    raise ValueError("it is no object")
+            except ValueError as error:
+                raise ValueError(f"{self.path}: net {index} of {self.split!r}: {error}") from None
+        return record
 
 
-class _Scanner:
-    """Walks through JSON text; what is not asked for is parsed and forgotten."""
+def split_names(path: pathlib.Path) -> list[str]:
+    """The splits in a JSON file; raises ValueError naming it if it is not complete."""
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file, _naming(path):
+        scanner = JsonScanner(file)
+        names: list[str] = []
+        for name in scanner.members():
+            names.append(name)
+            scanner.pass_over()
+        scanner.end()
+    return names
 
-    def __init__(self, text: str):
-        self._text = text
-        self._at = 0
-        self._decoder = json.JSONDecoder()
 
-    def value(self) -> Any:
-        """The value that comes next."""
-        self._skip()
-        value, self._at = self._decoder.raw_decode(self._text, self._at)
-        return value
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Generator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: not a complete JSON file of networks ({error})") from None
 
-    def members(self) -> Iterator[str]:
-        """Keys of the object that comes next; the caller takes each value before the next key."""
-        self._take("{")
-        if self._skip() == "}":
-            self._at += 1
-            return
-        while True:
-            key = self.value()
-            self._take(":")
-            yield str(key)
-            if self._take(",}") == "}":
-                return
 
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """First character of each item of the list that comes next, and the one behind it."""
-        self._take("[")
-        if self._skip() == "]":
-            self._at += 1
-            return
-        while True:
-            self._skip()
-            start = self._at
-            self.value()
-            yield start, self._at
-            if self._take(",]") == "]":
-                return
-
-    def _skip(self) -> str:
-        """Passes over blanks; returns the character that comes next, empty at the end."""
-        match = _SPACE.match(self._text, self._at)
-        self._at = match.end() if match else self._at
-        return self._text[self._at : self._at + 1]
-
-    def _take(self, allowed: str) -> str:
-        found = self._skip()
-        if not found or found not in allowed:
-            raise ValueError(f"expected one of {allowed!r} at byte {self._at}, found {found or 'the end'!r}")
-        self._at += 1
-        return found
+def _is_table(table: Any) -> bool:
+    return (
+        isinstance(table, dict)
+        and len(table) <= _MOST_NAMES
+        and all(number.isdecimal() and isinstance(name, str) for number, name in table.items())
+    )

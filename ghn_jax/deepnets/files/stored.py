@@ -1,5 +1,6 @@
 """Graphs as dataset files store them: labels cell by cell, distances in an order of their own."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from ghn_jax.deepnets.files.names import release_name
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import NetworkGraphBuilder, build_network
-from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph
+from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph, shortest_path_distances
 from ghn_jax.graphs.param_spec import ParamSpec, Role
 from ghn_jax.graphs.vocabulary import POOLS, Primitive
 
@@ -15,6 +16,9 @@ Labels = tuple[tuple[str, int, str], ...]
 """(type, cell, op name) of each node; types as in the files, where ``conv_1x1`` stands for 1x1 kernels."""
 
 _LABELS = tuple(primitive.label for primitive in Primitive)
+
+_SUMMANDS = np.random.default_rng(0).integers(2**63, size=(2, 256), dtype=np.uint64)
+"""Numbers of distances before and behind a node: sums of them tell apart how often each distance occurs."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,11 +73,22 @@ def labelled_graph(args: NetworkArgs, name: str) -> tuple[ArchGraph, Labels]:
     return graph, _labels(graph, build)
 
 
-def attach_labels(args: NetworkArgs, name: str, labels: Labels, distances: np.ndarray) -> StoredGraph:
+def attach_labels(
+    args: NetworkArgs, name: str, labels: Labels, distances: np.ndarray, *, compare: bool = False
+) -> StoredGraph:
     """Finds the shape and the tensors of each stored label among those of the network.
 
+    Args:
+      args: arguments of the network.
+      name: of the architecture.
+      labels: of each row.
+      distances: uint8 (N, N).
+      compare: whether labels and distances must be those of the network's graph, each for itself: which row is which
+        node may differ, as it does in the release's files (docs/method.md, section 10).
+
     Raises:
-      ValueError: if labels name a parameter that the network does not have, or leave one out.
+      ValueError: if labels name a parameter that the network does not have, or leave one out, or if what is compared
+        differs.
     """
     graph, own = labelled_graph(args, name)
     rows = {label[1:]: row for row, label in enumerate(labels) if _is_parameter(label)}
@@ -86,6 +101,8 @@ def attach_labels(args: NetworkArgs, name: str, labels: Labels, distances: np.nd
     if rows:
         cell, parameter = next(iter(rows))
         raise ValueError(f"architecture {name!r}: the network has no parameter {parameter!r} in cell {cell}")
+    if compare:
+        _compare(graph, own, labels, distances)
     types = np.array([primitive_of(label[0]) for label in labels], np.int8)
     shapes = np.zeros((len(labels), 4), np.int32)
     shapes[np.isin(types, [int(p) for p in POOLS])] = (1, 1, 3, 3)
@@ -93,6 +110,45 @@ def attach_labels(args: NetworkArgs, name: str, labels: Labels, distances: np.nd
         shapes[row] = graph.node_shapes[node]
     params = tuple(dataclasses.replace(spec, node=place[spec.node]) for spec in graph.params)
     return StoredGraph(name, labels, distances, types, shapes, params)
+
+
+def compared_graph(args: NetworkArgs, name: str, labels: Labels, distances: np.ndarray) -> ArchGraph:
+    """The graph of a network; raises ValueError if the stored labels or distances differ, as `attach_labels` does."""
+    graph, own = labelled_graph(args, name)
+    _compare(graph, own, labels, distances)
+    return graph
+
+
+def _compare(graph: ArchGraph, own: Labels, labels: Labels, distances: np.ndarray) -> None:
+    """Raises ValueError if stored labels or distances are not those of a graph, up to the order of the nodes.
+
+    Of nodes without parameters, the type and the name are compared; their cell is a matter of taste. Distances are
+    compared with those along their own edges, hence every single one, and with the graph's by what they hold of each
+    node: how many nodes lie at each distance before and behind it.
+    """
+    problem = ""
+    ours, theirs = (collections.Counter(map(_compared, some)) for some in (own, labels))
+    cells = [cell for _, cell, _ in labels]
+    edges = np.argwhere(distances == 1).astype(np.int32)
+    if ours != theirs:
+        label = next(iter((ours - theirs) or (theirs - ours)))
+        problem = f"{len(labels)} labels are stored, its graph has {graph.num_nodes} others, such as {label}"
+    elif cells != sorted(cells):
+        problem = "the stored labels do not come cell by cell"
+    elif (edges[:, 0] >= edges[:, 1]).any():
+        problem = "the stored edges do not lead from earlier to later nodes"
+    elif not np.array_equal(shortest_path_distances(edges, len(labels), MAX_CUTOFF), distances):
+        problem = "the stored distances are not those along their own edges"
+    elif not np.array_equal(_surroundings(distances), _surroundings(graph.distances())):
+        problem = "the stored edges are not those of its graph"
+    if problem:
+        raise ValueError(f"architecture {graph.name!r}: {problem}")
+
+
+def _surroundings(distances: np.ndarray) -> np.ndarray:
+    """For each node a number of how many nodes lie at each distance behind it and before it, sorted."""
+    behind, before = (_SUMMANDS[axis][distances].sum(axis) for axis in (1, 0))  # sums wrap around
+    return np.sort(behind + before)
 
 
 def labels_agree(args: NetworkArgs, name: str, labels: Labels, distances: np.ndarray) -> bool:
@@ -140,6 +196,11 @@ def _is_parameter(label: tuple[str, int, str]) -> bool:
 def _known(label: tuple[str, int, str]) -> tuple[str, int, str] | str:
     """What must agree of a label: of nodes without parameters only the type (their cell is a matter of taste)."""
     return label if _is_parameter(label) else label[0]
+
+
+def _compared(label: tuple[str, int, str]) -> tuple[str | int, ...]:
+    """As `_known`, for files that keep names of nodes without parameters too."""
+    return label if _is_parameter(label) else (label[0], label[2])
 
 
 def _refine(colours: list[int], edges: np.ndarray, palette: dict[object, int]) -> list[int]:

@@ -6,18 +6,18 @@ import json
 import os
 import pathlib
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ghn_jax.deepnets.files.hdf5 import group
 from ghn_jax.deepnets.files.meta_file import meta_path
+from ghn_jax.deepnets.files.records import MOST_NODES, graph_checksum, num_params, with_checksums
 from ghn_jax.deepnets.files.stored import Labels, labelled_graph
 from ghn_jax.deepnets.files.tables import TYPES, numbers_of_names, op_names
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.splits import SPLITS, WIDE_FACTOR
-from ghn_jax.deepnets.widths import counted_params
 from ghn_jax.files import flush_file
 from ghn_jax.graphs.arch_graph import MAX_CUTOFF, ArchGraph
 
@@ -45,20 +45,23 @@ def make_entry(split: str, args: NetworkArgs, name: str) -> Entry:
     """Prepares one network.
 
     Raises:
-      ValueError: if it has parameters that the tables do not name (more than 10 steps, or 2 classifier layers).
+      ValueError: if it has parameters that the tables do not name (more than 10 steps, or 2 classifier layers), or more
+        nodes than a reader takes.
     """
     graph, labels = labelled_graph(args, name)
+    if graph.num_nodes > MOST_NODES:
+        raise ValueError(
+            f"architecture {name!r} has {graph.num_nodes:,} nodes; dataset files hold up to {MOST_NODES:,}"
+        )
     nodes = np.array(_numbers(labels, name), np.uint16)
     record = args.to_json()
     width = record.pop("C")
     record["num_nodes"] = graph.num_nodes
-    record["num_params"] = {
-        "cifar10": counted_params(args.replace(image_size=32)),
-        "imagenet": counted_params(args.replace(image_size=224)),
-    }
+    record["num_params"] = num_params(args)
     if SPLITS[split].evaluated:
         record["C"] = width // WIDE_FACTOR if split == "wide" else width
-    return Entry(nodes, graph.distances(MAX_CUTOFF), record, graph)
+    adj = graph.distances(MAX_CUTOFF)
+    return Entry(nodes, adj, with_checksums(record, graph_checksum(labels, adj)), graph)
 
 
 def _numbers(labels: Labels, name: str) -> list[tuple[int, int, int]]:
@@ -72,11 +75,16 @@ def _numbers(labels: Labels, name: str) -> list[tuple[int, int, int]]:
         ) from None
 
 
-def add_pair(parent: h5py.Group, name: str, entry: Entry) -> None:
+def add_pair(parent: h5py.Group, name: str, nodes: np.ndarray, adj: np.ndarray) -> None:
     """Writes nodes and (compressed) distances of one network into a group."""
     place = parent.create_group(name)
-    place.create_dataset("nodes", data=entry.nodes)
-    place.create_dataset("adj", data=entry.adj, chunks=entry.adj.shape, compression="gzip", compression_opts=1)
+    place.create_dataset("nodes", data=nodes)
+    place.create_dataset("adj", data=adj, chunks=adj.shape, compression="gzip", compression_opts=1)
+
+
+def new_hdf5(path: pathlib.Path) -> h5py.File:
+    """A new HDF5 file of the oldest version, as the release's are and `Hdf5File` reads them."""
+    return h5py.File(path, "w", libver="earliest")
 
 
 def _finals(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -109,9 +117,15 @@ class DatasetWriter:
     (or `generate_dataset`) completes what needed nothing but its name. Splits are written one after the other.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
-        """Raises ValueError if a file of that name exists."""
+    def __init__(self, path: str | os.PathLike[str], plan: Mapping[str, Any] | None = None):
+        """Raises ValueError if a file of that name exists.
+
+        Args:
+          path: of the HDF5 file.
+          plan: how the networks are made, noted in the JSON beside those of each split.
+        """
         self.path = pathlib.Path(path)
+        self._plan = plan
         finish_naming(self.path)
         for final in _finals(self.path):
             if final.exists():
@@ -123,7 +137,7 @@ class DatasetWriter:
         json_partial, partial = _partials(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._file = h5py.File(partial, "w")
+            self._file = new_hdf5(partial)
         except BlockingIOError as error:
             raise ValueError(f"{self.path} is being written by another process ({error})") from None
         self._json = json_partial.open("w")
@@ -156,13 +170,13 @@ class DatasetWriter:
         parent, index = self._next(split)
         entry = make_entry(split, args, f"{split}/{index}")
         self._write_record(json.dumps(entry.record))
-        add_pair(parent, str(index), entry)
+        add_pair(parent, str(index), entry.nodes, entry.adj)
 
-    def add_copy(self, split: str, source: h5py.Group, record: str) -> None:
-        """Appends a network as `add_pair` wrote it, with its JSON text."""
+    def add_made(self, split: str, nodes: np.ndarray, adj: np.ndarray, record: str) -> None:
+        """Appends a network of which everything is made, with its JSON text."""
         parent, index = self._next(split)
         self._write_record(record)
-        source.file.copy(source, parent, str(index))
+        add_pair(parent, str(index), nodes, adj)
 
     def _next(self, split: str) -> tuple[h5py.Group, int]:
         if split != self._split:
@@ -171,10 +185,10 @@ class DatasetWriter:
             self._end_split()
             self._json.write(f'{", " if self._counts else "{"}{json.dumps(split)}: {{"nets": [')
             self._split, self._counts[split] = split, 0
-            self._file.create_group(split)
+            self._group = self._file.create_group(split)
         index = self._counts[split]
         self._counts[split] += 1
-        return group(self._file, split), index
+        return self._group, index
 
     def _write_record(self, record: str) -> None:
         if self._counts[str(self._split)] > 1:
@@ -188,5 +202,6 @@ class DatasetWriter:
             "primitives_ext": {str(number): name for number, name in enumerate(TYPES)},
             "unique_op_names": {str(number): name for number, name in enumerate(op_names())},
         }
-        self._json.write(f'], "meta": {json.dumps(tables)}}}')
+        plan = "" if self._plan is None else f', "plan": {json.dumps(self._plan)}'
+        self._json.write(f'], "meta": {json.dumps(tables)}{plan}}}')
         self._split = None
