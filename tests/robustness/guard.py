@@ -99,7 +99,15 @@ class _Process:
         self._answers, write_end = os.pipe()
         path = os.pathsep.join([str(_TESTS.parent), str(_TESTS), os.environ.get("PYTHONPATH", "")])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "robustness.guard", reader.__module__, reader.__qualname__, str(write_end)],
+            [
+                sys.executable,
+                "-m",
+                "robustness.guard",
+                reader.__module__,
+                reader.__qualname__,
+                str(write_end),
+                str(MEMORY_BYTES),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -208,12 +216,12 @@ def _memory(field: str) -> int:
     raise RuntimeError(f"the system does not say {field}")
 
 
-def _bounded_read(reader: Reader, file: pathlib.Path, right: str) -> tuple[Kind, str]:
+def _bounded_read(reader: Reader, file: pathlib.Path, right: str, memory_bytes: int) -> tuple[Kind, str]:
     """Kind and detail of one file."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory begins anew
     before = _memory("VmRSS")
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _ADDRESS_FACTOR * MEMORY_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _ADDRESS_FACTOR * memory_bytes, hard))
     kind: Kind
     try:
         kind, detail = "good" if fingerprint(reader(file)) == right else "silent", "other content"
@@ -225,12 +233,12 @@ def _bounded_read(reader: Reader, file: pathlib.Path, right: str) -> tuple[Kind,
         kind, detail = "bare", f"{type(error).__name__}: {error}"
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    if (grown := _memory("VmHWM") - before) > MEMORY_BYTES:
+    if (grown := _memory("VmHWM") - before) > memory_bytes:
         kind, detail = "memory", f"{grown / 1e9:.2f} GB more ({kind}: {detail})"
     return kind, detail[:500]
 
 
-def _serve(module: str, name: str, answers: TextIO) -> None:
+def _serve(module: str, name: str, memory_bytes: int, answers: TextIO) -> None:
     """Reads the first file without bounds, and all others with them."""
     reader: Reader = getattr(importlib.import_module(module), name)
     right: str | None = None
@@ -242,11 +250,11 @@ def _serve(module: str, name: str, answers: TextIO) -> None:
             except Exception as error:
                 answer = "bare", repr(error)
         else:
-            answer = _bounded_read(reader, file, right)
+            answer = _bounded_read(reader, file, right, memory_bytes)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
 if __name__ == "__main__":
     with open(int(sys.argv[3]), "w") as pipe:
-        _serve(sys.argv[1], sys.argv[2], pipe)
+        _serve(sys.argv[1], sys.argv[2], int(sys.argv[4]), pipe)

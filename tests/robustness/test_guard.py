@@ -26,7 +26,7 @@ def misbehave(path: pathlib.Path) -> Any:
     elif text == "declared":
         np.zeros(10**13, np.uint8)
     elif text == "touched":
-        np.ones(1_100_000_000, np.uint8)
+        np.ones(120_000_000, np.uint8)
     elif text == "bare":
         raise KeyError(path.name)
     elif text == "nameless":
@@ -37,7 +37,8 @@ def misbehave(path: pathlib.Path) -> Any:
 
 
 def test_every_ending_is_told_apart(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "SECONDS", 1.5)
+    monkeypatch.setattr(guard, "SECONDS", 1.0)
+    monkeypatch.setattr(guard, "MEMORY_BYTES", 10**8)
     expected = {
         "crash": "crash",
         "exit": "crash",
