@@ -2,6 +2,7 @@ import collections
 import pathlib
 import pickle
 import shutil
+import struct
 import zipfile
 from typing import Any
 
@@ -142,15 +143,29 @@ def test_names_of_other_functions_are_refused_and_nothing_runs(protocol: int, tm
     assert not mark.exists()
 
 
-def tensor_pickle(size: tuple, stride: tuple, offset: int = 0, count: int = 4, key: str = "0") -> bytes:
-    """{"t": a tensor} with chosen numbers, written by hand."""
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def number(value: int) -> bytes:
+    data = value.to_bytes(9, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def tensor(size: tuple, stride: tuple, offset: int = 0, count: int = 4, key: str = "0") -> bytes:
+    """Instructions that push a tensor with chosen numbers."""
 
     def numbers(values: tuple) -> bytes:
-        return b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+        return b"(" + b"".join(map(number, values)) + b"t"
 
-    storage = b"(Vstorage\nctorch\nFloatStorage\nV" + key.encode() + b"\nVcpu\nI%d\ntQ" % count
-    tensor = b"(" + storage + b"I%d\n" % offset + numbers(size) + numbers(stride) + b"I00\nNtR"
-    return b"\x80\x02}Vt\nctorch._utils\n_rebuild_tensor_v2\n" + tensor + b"s."
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + number(count) + b"tQ"
+    arguments = storage + number(offset) + numbers(size) + numbers(stride) + b"\x89Nt"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"R"
+
+
+def tensor_pickle(**kwargs: Any) -> bytes:
+    """{"t": a tensor} with chosen numbers, written by hand."""
+    return b"\x80\x02}" + text("t") + tensor(**kwargs) + b"s."
 
 
 def test_tensors_are_rebuilt_with_strides_and_checked(tmp_path: pathlib.Path) -> None:
@@ -168,6 +183,10 @@ def test_tensors_are_rebuilt_with_strides_and_checked(tmp_path: pathlib.Path) ->
         ({"size": (2,), "stride": (-1,)}, "impossible"),
         ({"size": (10**6,), "stride": (0,)}, "larger than its storage"),
         ({"size": (2,), "stride": (1,), "count": 9}, "storage 0 has 16 bytes instead of 36"),
+        ({"size": (2,), "stride": (1,), "count": 3}, "data/0' has 16 bytes, at most 12 are expected"),
+        ({"size": (2,), "stride": (2**50,)}, "impossible"),
+        ({"size": (1,) * 9, "stride": (1,) * 9}, "impossible"),
+        ({"size": (2, 2), "stride": (1,)}, "impossible"),
         ({"size": (2,), "stride": (1,), "key": "../x"}, "unknown kind of stored object"),
         ({"size": (2,), "stride": (1,), "key": "7"}, "archive/data/7"),
     ):
@@ -185,7 +204,7 @@ def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "text.pt").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"text.pt: not a complete zip file"):
         load_ghn(tmp_path / "text.pt")
-    with pytest.raises(ValueError, match=r"cut.pt: damaged checkpoint"):
+    with pytest.raises(ValueError, match=r"cut.pt: refused: damaged"):
         load_ghn(release_file(tmp_path / "cut.pt", pickle.dumps({"a": 1}, 2)[:-3]))
     with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
         archive.writestr("readme", "nothing")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from ghn_jax.hypernet.checkpoints.bounded_files import BoundedFile
 from ghn_jax.hypernet.checkpoints.restricted_pickle import (
-    BoundedFile,
     RefusedPickleError,
     Unresolved,
     read_pickle,

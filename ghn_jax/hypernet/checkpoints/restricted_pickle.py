@@ -11,6 +11,8 @@ import pickletools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Final
 
+from ghn_jax.hypernet.checkpoints.bounded_files import BoundedFile
+
 Names = Mapping[tuple[str, str], Any]
 """What (module, name) stands for: a value, or a function of ours, which gets the arguments that the file gives."""
 
@@ -22,8 +24,6 @@ MAX_VALUES: Final = 1_000_000
 """That are met when all containers are walked, those held many times as often as they are held."""
 MAX_KEY: Final = 1 << 40
 """Whole numbers as keys of dictionaries; larger ones can be chosen so that all have the same hash."""
-MAX_LINE: Final = 1_000
-"""Characters of a name."""
 MAX_TEXT: Final = 1 << 16
 """Bytes of a string."""
 
@@ -47,50 +47,6 @@ class Unresolved:
 
     module: str
     name: str
-
-
-class BoundedFile:
-    """A file for reading that is never asked for more than it has, nor for more than a bound at once.
-
-    `io` reserves what it is asked for before it looks at what there is, so that a declared size of 4 GB takes 4 GB.
-    """
-
-    def __init__(self, file: BinaryIO, most: int) -> None:
-        """`most` bytes can be read at once."""
-        self._file = file
-        self._most = most
-        here = file.tell()
-        self._size = file.seek(0, 2)
-        file.seek(here)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return self._size
-
-    def read(self, count: int = -1) -> bytes:
-        """So many bytes, or all that are left; fewer where the file ends."""
-        left = max(0, self._size - self._file.tell())
-        wanted = left if count < 0 else min(count, left)
-        if wanted > self._most:
-            raise ValueError(f"a part of {wanted:,} bytes is larger than the {self._most:,} that it may have")
-        return self._file.read(wanted)
-
-    def readline(self) -> bytes:
-        """A line of at most `MAX_LINE` bytes."""
-        return self._file.readline(MAX_LINE)
-
-    def seek(self, place: int, whence: int = 0) -> int:
-        """Moves, as a file's method does."""
-        return self._file.seek(place, whence)
-
-    def tell(self) -> int:
-        """Place in the file."""
-        return self._file.tell()
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
 
 
 def read_pickle(
