@@ -12,6 +12,10 @@ MAX_LINE: Final = 1_000
 MAX_DIRECTORY: Final = 1 << 22
 """Bytes of the list of members at the end of a zip: enough for some 40,000."""
 
+_MOST_TIMES: Final = 4
+_MORE_BYTES: Final = 1 << 26
+"""What members unpack to, as a multiple of the file's bytes and more: weights hardly shrink, fresh ones may be 0."""
+
 
 class BoundedFile:
     """A file for reading that is never asked for more than it has, nor for more than a bound at once.
@@ -78,6 +82,8 @@ class Archive:
             self._members[member.filename] = member
         if sum(member.compress_size for member in self._members.values()) > size:
             raise ValueError("its members say that they are larger than the file")
+        if sum(member.file_size for member in self._members.values()) > _MOST_TIMES * size + _MORE_BYTES:
+            raise ValueError("its members unpack to far more than weights of its size would")
 
     @property
     def sizes(self) -> Mapping[str, int]:
