@@ -81,6 +81,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
     config_file = folder / _CONFIG_FILE
     if not config_file.is_file():
         raise ValueError(f"{folder}: no checkpoint of a hypernetwork: {_CONFIG_FILE} is missing")
+    for place in (folder / _WEIGHTS_FOLDER).rglob("*"):
+        if not place.is_file() and not place.is_dir():
+            raise ValueError(f"{folder}: {place.relative_to(folder)} is neither a file nor a folder")
     with open(config_file, "rb") as file:
         text = file.read(MAX_BYTES)
     description = read_description(text.decode(errors="replace"), str(config_file))
@@ -90,7 +93,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             stored = checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree
-            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(_flat(stored)))
+            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(_flat(stored))) or _oversized(_flat(stored))
             variables = None if mismatch else checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
     except Exception as error:  # what a damaged folder makes orbax and tensorstore raise is not documented
         first_line = str(error).partition("\n")[0]
@@ -126,7 +129,8 @@ def read_file(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) ->
         ghn = GHN(description.config)
         expected = _flat(_expected(ghn))
         names = {name.removesuffix(".npy") for name in archive.sizes} - {_CONFIG_FILE}
-        arrays = {name: _read_array(archive, name, expected[name].size * expected[name].dtype.itemsize) for name in sorted(names & expected.keys())}
+        most = {name: leaf.size * leaf.dtype.itemsize for name, leaf in expected.items()}
+        arrays = {name: _read_array(archive, name, most[name]) for name in sorted(names & most.keys())}
     found = dict.fromkeys(names, "there") | _kinds(arrays)
     if mismatch := _mismatch(_kinds(expected), found):
         raise ValueError(f"{path}: {mismatch}")
@@ -193,6 +197,14 @@ def _mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> str | None
                 f"its configuration does not match its weights: {path} is {found.get(path, 'missing')}, "
                 f"expected {wanted.get(path, 'nothing of this name')}"
             )
+    return None
+
+
+def _oversized(stored: Mapping[str, Any]) -> str | None:
+    """Names a weight that is stored in pieces larger than itself, each of which would be reserved as a whole."""
+    for path, leaf in stored.items():
+        if math.prod(leaf.storage.chunk_shape) > max(1, math.prod(leaf.shape)):
+            return f"{path} is stored in pieces of {leaf.storage.chunk_shape}, larger than itself"
     return None
 
 
