@@ -138,17 +138,20 @@ def read_file(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) ->
     return PretrainedGHN(ghn, jax.device_put(_nested(arrays)))
 
 
-def read_release_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> PretrainedGHN:
+def read_release_checkpoint(
+    path: str | os.PathLike[str], *, allow_nonfinite: bool = False, content: bytes | None = None
+) -> PretrainedGHN:
     """Reads a ``.pt`` file of the public release, without PyTorch and without executing anything in it.
 
     Args:
       path: the file.
       allow_nonfinite: whether weights may be NaN or infinite.
+      content: the file's bytes, if they are at hand: then `path` is only a name.
 
     Raises:
       ValueError: for a damaged or foreign file, missing or extra tensors, wrong shapes; names file and tensor.
     """
-    saved = read_torch_zip(path)
+    saved = read_torch_zip(path, content=content)
     source = str(path)
     if not isinstance(saved, Mapping) or not all(
         isinstance(saved.get(key), Mapping) for key in ("state_dict", "config")
