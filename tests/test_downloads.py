@@ -3,7 +3,7 @@ import io
 import pathlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import pytest
 
@@ -15,7 +15,7 @@ Answer = Callable[[socket.socket, threading.Event], None]
 
 
 @contextlib.contextmanager
-def serving(answer: bytes | Answer) -> Iterator[str]:
+def serving(answer: bytes | Answer) -> Generator[str]:
     """An address on loopback that answers every request by these bytes, or by doing something to the connection."""
     over = threading.Event()
 

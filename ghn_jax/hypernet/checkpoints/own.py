@@ -75,8 +75,6 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
     Raises:
       ValueError: for a folder that is none, that is damaged, or whose weights do not match its configuration; names it.
     """
-    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
-
     folder = whole_folder(pathlib.Path(path).absolute())
     config_file = folder / _CONFIG_FILE
     if not config_file.is_file():
@@ -88,20 +86,27 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
         text = file.read(MAX_BYTES)
     description = read_description(text.decode(errors="replace"), str(config_file))
     ghn = GHN(description.config)
+    variables = _restore(folder, _expected(ghn))
+    description.check(flat_arrays(variables), str(folder), allow_nonfinite=allow_nonfinite)
+    return PretrainedGHN(ghn, variables)
+
+
+def _restore(folder: pathlib.Path, expected: Any) -> Variables:
+    """Weights of the expected types and shapes; raises ValueError naming the folder for anything else."""
+    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
+
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _expected(ghn))
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), expected)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree
-            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(_flat(stored))) or _oversized(_flat(stored))
-            variables = None if mismatch else checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
+            stored = _flat(checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree)
+            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(stored)) or _oversized(stored)
+            if not mismatch:
+                return checkpointer.restore(folder / _WEIGHTS_FOLDER, wanted)
     except Exception as error:  # what a damaged folder makes orbax and tensorstore raise is not documented
         first_line = str(error).partition("\n")[0]
         raise ValueError(f"{folder}: the weights cannot be read: {type(error).__name__}: {first_line:.500}") from None
-    if mismatch:
-        raise ValueError(f"{folder}: {mismatch}")
-    description.check(flat_arrays(variables), str(folder), allow_nonfinite=allow_nonfinite)
-    return PretrainedGHN(ghn, variables)
+    raise ValueError(f"{folder}: {mismatch}")
 
 
 def save_file(path: str | os.PathLike[str], config: GHNConfig, variables: Variables) -> None:
