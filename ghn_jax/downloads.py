@@ -53,9 +53,8 @@ def fetch(
             if wanted is not None and received != wanted:
                 raise ValueError(f"it ends after {received:,} of {wanted:,} bytes")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = (
-            f"it takes longer than {seconds:g} s" if deadline.passed else " ".join(str(error).split()) or repr(error)
-        )
+        words = " ".join(str(error).split()) or repr(error)
+        reason = f"it takes longer than {seconds:g} s" if deadline.passed else words
         raise ValueError(f"{url}: {reason:.500}") from None
 
 

@@ -159,10 +159,8 @@ def test_hostile_files_of_ours_are_refused(good: pathlib.Path, tmp_path: pathlib
     write("nested header", {first: npy("(" * 4_000 + ")" * 4_000, b"")})
     write("objects", {first: npy("(1,)", bytes(8), "|O")})
     write("header that is no text", {first: b"\x93NUMPY\x01\x00\x08\x00" + bytes(8)})
-    write(
-        "large configuration",
-        json.dumps({"format": "ghn_jax hypernetwork 2", "config": {**description["config"], **large}}),
-    )
+    enlarged = {**json.loads(older), "config": {**description["config"], **large}}
+    write("large configuration", {}, json.dumps(enlarged))
     write("nested configuration", {}, "[" * 200_000)
     write("long number", {}, '{"format": ' + "7" * 10_000 + "}")
     shutil.copy(good / FORMATS[0], tmp_path / "release under another name.npz")
