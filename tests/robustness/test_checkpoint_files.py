@@ -194,9 +194,11 @@ def test_hostile_folders_of_ours_are_refused(good: pathlib.Path, tmp_path: pathl
         os.mkfifo(fifo)
     (folder("long config") / "config.json").write_text("[" * 10**7)
     shutil.rmtree(folder("no weights") / "weights")
+    shutil.rmtree(folder("all of the machine") / "weights")
+    (tmp_path / "all of the machine" / "weights").symlink_to("/")
     (tmp_path / "empty").mkdir()
     outcomes = read_all(read, good / FORMATS[1], sorted(tmp_path.iterdir()))
-    assert counts(outcomes) == {"refused": 9}, faults(outcomes)
+    assert counts(outcomes) == {"refused": 10}, faults(outcomes)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from ghn_jax.hypernet.training_range import TrainingRange
 _CONFIG_FILE = "config.json"
 _WEIGHTS_FOLDER = "weights"
 _MAX_HEADER = 10_000
+_MAX_FILES = 10_000
 
 
 @flax.struct.dataclass
@@ -79,7 +80,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
     config_file = folder / _CONFIG_FILE
     if not config_file.is_file():
         raise ValueError(f"{folder}: no checkpoint of a hypernetwork: {_CONFIG_FILE} is missing")
-    for place in (folder / _WEIGHTS_FOLDER).rglob("*"):
+    for number, place in enumerate((folder / _WEIGHTS_FOLDER).rglob("*")):
+        if number == _MAX_FILES:
+            raise ValueError(f"{folder}: {_WEIGHTS_FOLDER} holds more than {_MAX_FILES:,} files")
         if not place.is_file() and not place.is_dir():
             raise ValueError(f"{folder}: {place.relative_to(folder)} is neither a file nor a folder")
     with open(config_file, "rb") as file:
