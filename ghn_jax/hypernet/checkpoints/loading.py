@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pathlib
+import reprlib
 import zipfile
 
 from ghn_jax.downloads import fetch
@@ -63,10 +64,14 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL, *, allow_no
     if name.startswith(RELEASE_PREFIX):
         public, content = release_bytes(name.removeprefix(RELEASE_PREFIX), url)
         return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite, content=content)
-    path = whole_folder(name)
-    if path.is_dir():
+    try:
+        path = whole_folder(name)
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:  # no system can have such a name, or not let us look
+        raise ValueError(f"no hypernetwork {reprlib.repr(name)}: {reprlib.repr(str(error))}") from None
+    if is_folder:
         return read_checkpoint(path, allow_nonfinite=allow_nonfinite)
-    if path.is_file():
+    if is_file:
         read = read_file if _is_npz(path) else read_release_checkpoint
         return read(path, allow_nonfinite=allow_nonfinite)
     if name in packaged_names():
