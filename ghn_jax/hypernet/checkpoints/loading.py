@@ -1,19 +1,18 @@
 """`load_ghn`: a hypernetwork from a path, a packaged name or the public release."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.resources
+import io
 import logging
 import os
 import pathlib
-import tempfile
-import urllib.error
-import urllib.request
+import reprlib
 import zipfile
-from collections.abc import Generator
 
+from ghn_jax.downloads import fetch
 from ghn_jax.files import atomic_file, cache_folder, whole_folder
+from ghn_jax.hypernet.checkpoints.bounded_files import open_archive
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN, read_checkpoint, read_file, read_release_checkpoint
 from ghn_jax.hypernet.training_range import read_training_range
 
@@ -30,11 +29,14 @@ RELEASE_FILES = {
 }
 """Public checkpoints and their git blob ids."""
 
+MAX_RELEASE_BYTES = 1 << 26
+"""Of a public checkpoint; the largest has about 10 MB."""
+
 DEFAULT_GHN = "default"
 """Packaged hypernetwork that `predict` and `embed` use when none is given."""
 
 _PACKAGED = "packaged"
-_TIMEOUT_SECONDS = 60
+_DOWNLOAD_SECONDS = 900.0
 
 
 def packaged_names() -> tuple[str, ...]:
@@ -45,7 +47,7 @@ def packaged_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".npz") for entry in folder.iterdir() if entry.name.endswith(".npz")))
 
 
-def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> PretrainedGHN:
+def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL, *, allow_nonfinite: bool = False) -> PretrainedGHN:
     """Loads a hypernetwork.
 
     Args:
@@ -53,19 +55,25 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
         name, or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once to the cache folder (`GHN_JAX_CACHE`, else
         ``ghn_jax`` in the user's), checked by git blob id.
       url: where the public files lie.
+      allow_nonfinite: whether weights may be NaN or infinite, as those of a training that went wrong are.
 
     Raises:
       ValueError: for an unknown name, a damaged or foreign file, a download that fails or brings wrong bytes.
     """
     name = os.fspath(source)
     if name.startswith(RELEASE_PREFIX):
-        with release_file(name.removeprefix(RELEASE_PREFIX), url) as public:
-            return read_release_checkpoint(public)
-    path = whole_folder(name)
-    if path.is_dir():
-        return read_checkpoint(path)
-    if path.is_file():
-        return read_file(path) if _is_npz(path) else read_release_checkpoint(path)
+        public, content = release_bytes(name.removeprefix(RELEASE_PREFIX), url)
+        return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite, content=content)
+    try:
+        path = whole_folder(name)
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:  # no system can have such a name, or not let us look
+        raise ValueError(f"no hypernetwork {reprlib.repr(name)}: {reprlib.repr(str(error))}") from None
+    if is_folder:
+        return read_checkpoint(path, allow_nonfinite=allow_nonfinite)
+    if is_file:
+        read = read_file if _is_npz(path) else read_release_checkpoint
+        return read(path, allow_nonfinite=allow_nonfinite)
     if name in packaged_names():
         with importlib.resources.as_file(importlib.resources.files("ghn_jax.hypernet") / _PACKAGED) as folder:
             loaded = read_file(folder / f"{name}.npz")
@@ -76,10 +84,11 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
 
 
 def _is_npz(path: pathlib.Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(".npy") for name in archive.namelist())
+    try:
+        with open_archive(path, {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}) as archive:
+            return any(name.endswith(".npy") for name in archive.sizes)
+    except ValueError:
+        return path.suffix == ".npz"
 
 
 def git_blob_id(data: bytes) -> str:
@@ -87,12 +96,10 @@ def git_blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-@contextlib.contextmanager
-def release_file(name: str, url: str = RELEASE_URL) -> Generator[pathlib.Path]:
-    """A public checkpoint on disk, its bytes verified: kept in the cache folder, downloaded if it is not there.
+def release_bytes(name: str, url: str = RELEASE_URL) -> tuple[pathlib.Path, bytes]:
+    """A public checkpoint, verified: where the cache folder keeps it, and its bytes, downloaded if it does not.
 
-    A damaged one there is downloaded anew. Where nothing can be kept, the file lies in a temporary folder for as long
-    as the block runs, and a warning is logged.
+    A damaged one there is downloaded anew. Where nothing can be kept, a warning is logged.
 
     Raises:
       ValueError: for an unknown name, a download that fails, or bytes with another git blob id, which are not kept.
@@ -100,39 +107,39 @@ def release_file(name: str, url: str = RELEASE_URL) -> Generator[pathlib.Path]:
     if name not in RELEASE_FILES:
         raise ValueError(f"the release has no checkpoint {name!r}; known: {', '.join(RELEASE_FILES)}")
     path = cache_folder() / f"{name}.pt"
-    with contextlib.ExitStack() as stack:
-        if not _is_kept(path, name):
-            data = _download(name, url, path)
-            try:
-                with atomic_file(path) as temporary:
-                    temporary.write_bytes(data)
-            except (OSError, ValueError) as error:
-                _LOG.warning("%s cannot be kept (%s): it will have to be downloaded again", path, error)
-                path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
-                path.write_bytes(data)
-        yield path
+    data = _kept(path, name)
+    if data is None:
+        data = _download(name, url, path)
+        try:
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(data)
+        except (OSError, ValueError) as error:
+            _LOG.warning("%s cannot be kept (%s): it will have to be downloaded again", path, error)
+    return path, data
 
 
-def _is_kept(path: pathlib.Path, name: str) -> bool:
-    """Whether the file is there, whole."""
+def _kept(path: pathlib.Path, name: str) -> bytes | None:
+    """The file's bytes, if it is there, whole."""
     try:
         if not path.is_file():
-            return False
-        if git_blob_id(path.read_bytes()) == RELEASE_FILES[name]:
-            return True
+            return None
+        data = path.read_bytes() if path.stat().st_size <= MAX_RELEASE_BYTES else b""
+        if git_blob_id(data) == RELEASE_FILES[name]:
+            return data
         _LOG.warning("%s is damaged or not the public file: it is downloaded anew", path)
     except OSError as error:
         _LOG.warning("%s cannot be read (%s): it is downloaded anew", path, error)
-    return False
+    return None
 
 
 def _download(name: str, url: str, path: pathlib.Path) -> bytes:
     """The public file's bytes; an error says that the file may be put to `path` by hand."""
+    received = io.BytesIO()
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.pt", timeout=_TIMEOUT_SECONDS) as response:
-            data = response.read()
-    except (urllib.error.URLError, OSError) as error:
-        raise ValueError(f"{url}: {name}.pt cannot be downloaded ({error}); download it yourself to {path}") from None
+        fetch(f"{url.rstrip('/')}/{name}.pt", received, MAX_RELEASE_BYTES, seconds=_DOWNLOAD_SECONDS)
+    except ValueError as error:
+        raise ValueError(f"{name}.pt cannot be downloaded ({error}); download it yourself to {path}") from None
+    data = received.getvalue()
     actual = git_blob_id(data)
     if actual != RELEASE_FILES[name]:
         raise ValueError(
