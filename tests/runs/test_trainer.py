@@ -21,7 +21,7 @@ from ghn_jax.runs.environment import VERSIONS_FILE
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 from ghn_jax.runs.trainer import NumberedBatches, StepOutput, Trainer, by_number
 
-TASK = ROOT / "tests" / "runs" / "regression_task.py"
+TASK = ROOT / "tests" / "regression_task.py"
 STEPS = 60
 
 
