@@ -9,11 +9,14 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from types import FrameType
+from types import FrameType, TracebackType
+
+import absl.logging
 
 DEBUG = "--debug"
 INTERRUPTED = 130
@@ -43,6 +46,9 @@ def run(main: Callable[[], None]) -> None:
     """Runs a command; ``--debug`` among its arguments shows the tracebacks of its errors."""
     debug = DEBUG in sys.argv[1:]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    if not debug:
+        absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs the tracebacks of errors that it raises, too,
+        sys.excepthook = _of_main_thread  # and tensorstore's threads print more of them
     sys.unraisablehook = _unraisable
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -102,6 +108,11 @@ def _own_errors() -> tuple[type[Exception], ...]:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
+
+
+def _of_main_thread(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(kind, error, trace)
 
 
 def _unraisable(raised: "sys.UnraisableHookArgs") -> None:

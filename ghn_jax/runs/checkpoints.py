@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from ghn_jax.files import remove_folder
+from ghn_jax.runs.environment import naming_errors
 from ghn_jax.runs.records import (
     RECORD,
     UNMEASURED,
@@ -134,11 +135,14 @@ class Checkpoints:
             return
         record = Record(dict(rest), UNMEASURED if metric is None else float(metric), digests(state))
         items = {_STATE: ocp.args.StandardSave(state), RECORD: ocp.args.JsonSave(record.to_json())}
-        self._writer.save(checkpoint_folder(self._folder, step), args=ocp.args.Composite(**items))
+        place = checkpoint_folder(self._folder, step)
+        with naming_errors(place):
+            self._writer.save(place, args=ocp.args.Composite(**items))
 
     def check(self) -> None:
-        """Raises the error of a checkpoint that could not be written in the background."""
-        self._writer.check_for_errors()
+        """Raises OSError if a checkpoint could not be written in the background."""
+        with naming_errors(self._folder / FOLDER):
+            self._writer.check_for_errors()
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -146,10 +150,13 @@ class Checkpoints:
             self._finish()
         finally:
             self._writer.close()
+            if jax.process_index() == 0:
+                remove_unfinished(self._folder)  # of an error, such as a full disk
 
     def _finish(self) -> None:
         """Waits for the checkpoint being written, and removes those that are no longer kept."""
-        self._writer.wait_until_finished()
+        with naming_errors(self._folder / FOLDER):
+            self._writer.wait_until_finished()
         if jax.process_index() != 0:
             return
         scores: dict[int, float] = {}

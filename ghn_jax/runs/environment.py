@@ -1,15 +1,20 @@
-"""What a run runs on: versions of the software, recorded in its folder, and memory of the process."""
+"""What a run runs on: versions of the software, recorded in its folder, memory, errors of the operating system."""
 
+import contextlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
+import re
 import subprocess
 import time
+from collections.abc import Generator
 
 from ghn_jax.files import atomic_file
 
 VERSIONS_FILE = "versions.json"
+_TENSORSTORE_CODE = re.compile(r"os_error_code='(\d+)'")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ghn-jax")
 
 
@@ -68,6 +73,25 @@ def _commit(folder: pathlib.Path) -> str | None:
         return None
     head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     return None if head is None else head + ("-dirty" if changes else "")
+
+
+@contextlib.contextmanager
+def naming_errors(place: pathlib.Path) -> Generator[None]:
+    """Errors of the operating system in the block name a file or folder, as those of an open file do not.
+
+    tensorstore raises ValueError and tells the system's error in its text: it becomes OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(place)) from error
+    except ValueError as error:
+        code = _TENSORSTORE_CODE.search(str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(place)) from error
 
 
 class ProcessMemory:

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 from ghn_jax.files import machine_id
+from ghn_jax.runs.environment import naming_errors
 
 try:
     import fcntl
@@ -42,8 +43,9 @@ def folder_lock(folder: pathlib.Path) -> Generator[None]:
         if before:
             _LOG.warning("%s: %s ended without giving it free; this process takes it over", folder, _name(before))
         me = {"pid": os.getpid(), "host": socket.gethostname(), "machine": machine_id()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(me).encode(), 0)
+        with naming_errors(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(me).encode(), 0)
         yield
     finally:
         with contextlib.suppress(OSError):

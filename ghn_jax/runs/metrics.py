@@ -11,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from ghn_jax.files import atomic_file
+from ghn_jax.runs.environment import naming_errors
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -23,6 +24,7 @@ class MetricWriter:
 
     def __init__(self, folder: pathlib.Path, first_step: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         path = folder / METRICS_FILE
         if path.exists():
             kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] < first_step]
@@ -36,19 +38,21 @@ class MetricWriter:
         self._events.write_event(Event(step=first_step, wall_time=time.time(), session_log=start))
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One row of a `kind` ("train", "validation", ..) for a step."""
+        """One row of a `kind` ("train", "validation", ..) for a step; raises OSError if it cannot be written."""
         row = {"kind": kind, "step": step, **{key: _plain(value) for key, value in values.items()}}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for key, value in values.items():
-            event = Event(step=step, wall_time=time.time(), summary=scalar(f"{kind}/{key}", value))
-            self._events.write_event(event)
-        self._events.flush()
+        with naming_errors(self._folder):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            for key, value in values.items():
+                event = Event(step=step, wall_time=time.time(), summary=scalar(f"{kind}/{key}", value))
+                self._events.write_event(event)
+            self._events.flush()
 
     def close(self) -> None:
         """Flushes everything."""
-        self._file.close()
-        self._events.close()
+        with naming_errors(self._folder):
+            self._file.close()
+            self._events.close()
 
 
 def _plain(value: float) -> float | int | str:

@@ -1,8 +1,12 @@
 """Runs that are killed or stopped, and go on."""
 
+import os
 import pathlib
 import random
+import resource
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -106,4 +110,55 @@ def test_a_terminated_run_saves_exits_cleanly_and_goes_on(uninterrupted: pathlib
     assert 3 <= done < STEPS
     assert str(done) in [p.name for p in (tmp_path / "checkpoints").iterdir()]
     finish(start(tmp_path, *slow))
+    same_run(uninterrupted, tmp_path)
+
+
+def worker_of(process: subprocess.Popen[str], *others: int) -> int | None:
+    """A process that draws architectures for a run, none of the others; None while there is none."""
+    for task in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            if child not in others and b"spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
+    return None
+
+
+def kill_worker(process: subprocess.Popen[str], *others: int) -> int:
+    wait_until(process, lambda: worker_of(process, *others) is not None)
+    worker = worker_of(process, *others)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    return worker
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_killed_worker_is_started_once_more(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    options = (*COUNTED, f"--steps={STEPS}", "--checkpoint-minutes=100", "--sampler-workers=1")
+    process = start(tmp_path, *options)
+    wait_until(process, lambda: lines(tmp_path / METRICS_FILE) >= 2)
+    kill_worker(process, kill_worker(process))
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
+    (done,) = saved_steps(tmp_path)
+    assert f"a worker process was killed: it is started anew, after {done} updates" in output
+    assert f"the {done} updates made so far are saved" in output
+    assert "meta_train: a worker process was killed again, after it had been started anew" in output
+    assert "Traceback" not in output
+    process = start(tmp_path, *options)
+    kill_worker(process)
+    assert "it is started anew" in finish(process)
+    same_run(uninterrupted, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of another process")
+def test_a_run_that_cannot_write_any_more_loses_nothing(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Files may have 30,000 bytes, which those of TensorBoard reach before the last update, as on a full disk."""
+    process = start(tmp_path, *OPTIONS)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert f"meta_train: {tmp_path}" in output
+    assert "File too large" in output
+    assert "Traceback" not in output
+    assert 1 < saved_steps(tmp_path)[-1] < STEPS
+    finish(start(tmp_path, *OPTIONS))
     same_run(uninterrupted, tmp_path)
