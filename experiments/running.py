@@ -5,16 +5,16 @@ rest is imported.
 """
 
 import errno
+import functools
 import os
 import pathlib
 import signal
 import sys
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from types import FrameType, TracebackType
+from types import FrameType
 
 import absl.logging
 
@@ -47,9 +47,8 @@ def run(main: Callable[[], None]) -> None:
     debug = DEBUG in sys.argv[1:]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != DEBUG]
     if not debug:
-        absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs the tracebacks of errors that it raises, too,
-        sys.excepthook = _of_main_thread  # and tensorstore's threads print more of them
-    sys.unraisablehook = _unraisable
+        absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs the tracebacks of errors that it raises, too
+    sys.unraisablehook = functools.partial(_unraisable, debug)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
@@ -110,13 +109,12 @@ def _leave(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def _of_main_thread(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if threading.current_thread() is threading.main_thread():
-        sys.__excepthook__(kind, error, trace)
+def _unraisable(debug: bool, raised: "sys.UnraisableHookArgs") -> None:
+    """Errors in callbacks of a library, where Python cannot raise: Ctrl-C counts all the same.
 
-
-def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
-    """Ctrl-C that came where Python cannot raise, as in a callback of a library, counts all the same."""
+    Nobody can act on others. tensorstore has dozens of them when it fails to write, which it raises as well.
+    """
     if isinstance(raised.exc_value, KeyboardInterrupt):
         _leave(signal.SIGINT, None)
-    sys.__unraisablehook__(raised)
+    if debug:
+        sys.__unraisablehook__(raised)
