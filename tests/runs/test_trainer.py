@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from random_kills import Forks, kill_any_time, kill_while_writing
 from tiny_runs import ROOT, environment
 
 from ghn_jax.runs.callbacks import Callback, Decision, SaveEvery, TimeLimit, Validation
-from ghn_jax.runs.checkpoints import best_step, restore, saved_steps
+from ghn_jax.runs.checkpoints import best_step, checkpoint_folder, restore, saved_steps
 from ghn_jax.runs.environment import VERSIONS_FILE
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
+from ghn_jax.runs.records import read_record
 from ghn_jax.runs.trainer import NumberedBatches, StepOutput, Trainer, by_number
 
 TASK = ROOT / "tests" / "regression_task.py"
@@ -86,6 +89,36 @@ def test_a_killed_run_goes_on_bit_for_bit(uninterrupted: pathlib.Path, tmp_path:
     assert saved_steps(tmp_path)[-1] < STEPS
     finish(start(tmp_path))
     same_run(uninterrupted, tmp_path)
+
+
+LONG, KILLS = 1_000, 100
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_are_a_hundred_resumes(tmp_path: pathlib.Path) -> None:
+    """Half of them while a checkpoint is being written, as is seen afterwards, the others at any moment."""
+    rng, folder, forks = random.Random(0), tmp_path / "killed", Forks()
+    assert forks.start(tmp_path / "whole", LONG).communicate()[0] == "exit code 0"
+    inside = anywhere = 0
+    while inside + anywhere < KILLS:
+        process = forks.start(folder, LONG)
+        if inside <= anywhere:
+            really = kill_while_writing(process, rng, folder)
+            inside, anywhere = inside + really, anywhere + (not really)
+        else:
+            kill_any_time(process, rng, folder / METRICS_FILE, starts=2)
+            anywhere += 1
+    done = saved_steps(folder)[-1]
+    print(f"{inside} kills while a checkpoint was written, {anywhere} elsewhere, at {done} of {LONG} updates")
+    assert inside >= KILLS // 2
+    assert done < LONG
+    assert forks.start(folder, LONG).communicate()[0] == "exit code 0"
+    forks.close()
+    records = [read_record(checkpoint_folder(place, LONG)) for place in (tmp_path / "whole", folder)]
+    assert records[0].digests == records[1].digests
+    assert losses(tmp_path / "whole") == losses(folder)
+    assert [step for step, _ in losses(folder)] == list(range(LONG))
+    assert not (folder / "damaged").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
