@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from random_kills import kill_any_time, lines, wait_until
+from random_kills import kill_any_time, lines
 from tiny_networks import tiny_ghn
 from tiny_runs import ROOT, environment
 
@@ -45,16 +45,6 @@ def finish(process: subprocess.Popen[str]) -> str:
     output, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, output
     return output
-
-
-def test_an_evaluation_that_is_killed_goes_on(ghn: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    finish(start(ghn, tmp_path / "whole", 8))
-    process = start(ghn, tmp_path / "killed", 8)
-    wait_until(process, lambda: lines(tmp_path / "killed" / SCORES_FILE) >= 1)
-    process.kill()
-    process.communicate()
-    assert "process takes it over" in finish(start(ghn, tmp_path / "killed", 8))
-    assert scores(tmp_path / "killed") == scores(tmp_path / "whole")
 
 
 @pytest.mark.slow

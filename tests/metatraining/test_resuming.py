@@ -64,7 +64,7 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(uninterrupted: pathlib.Path
     same_run(uninterrupted, tmp_path)
 
 
-LONG = 250
+LONG = 100
 KILLS = 25
 
 

@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_bit_for_bit(uninterrupted: pathlib.Path, tmp_path:
     same_run(uninterrupted, tmp_path)
 
 
-LONG, KILLS = 1_000, 100
+LONG, KILLS = 400, 100
 
 
 @pytest.mark.slow
