@@ -83,7 +83,7 @@ def message(error: BaseException) -> str | None:
     if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
         return f"a file is damaged: {text}"
     if isinstance(error, RuntimeError) and text.startswith(_OF_THE_MACHINE):
-        first = text.splitlines()[0]
+        first = text.splitlines()[0].rstrip(".")
         return f"out of memory: {first}. {_SMALLER}" if text.startswith(_OF_THE_MACHINE[0]) else first
     return text if isinstance(error, (ValueError, *_own_errors())) else None
 

@@ -13,7 +13,13 @@ from collections.abc import Generator
 
 from ghn_jax.files import atomic_file
 
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None
+
 VERSIONS_FILE = "versions.json"
+_CONTROL_GROUP = pathlib.Path("/sys/fs/cgroup")
 _TENSORSTORE_CODE = re.compile(r"os_error_code='(\d+)'")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ghn-jax")
 
@@ -110,6 +116,47 @@ class ProcessMemory:
         if now - self._measured >= self._every:
             self._measured, self._found = now, _memory()
         return self._found
+
+
+def memory_left() -> int | None:
+    """Bytes that this process can still get before the system refuses or ends it; None where that is not known.
+
+    The least of what the machine has available, swap included, what the process's control group allows (containers),
+    and what its limit of address space does.
+    """
+    machine = _fields(pathlib.Path("/proc/meminfo"), "MemAvailable:", "SwapFree:")
+    own = _fields(pathlib.Path("/proc/self/status"), "VmSize:")
+    bounds = [1024 * sum(machine)] if machine else []
+    with contextlib.suppress(OSError, ValueError):  # no such control group, or "max"
+        limit = int((_CONTROL_GROUP / "memory.max").read_text())
+        used = int((_CONTROL_GROUP / "memory.current").read_text())
+        bounds.append(limit - used + sum(_fields(_CONTROL_GROUP / "memory.stat", "inactive_file", "active_file")))
+    if resource is not None and own:
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        bounds += [limit - 1024 * own[0]] if limit != resource.RLIM_INFINITY else []
+    return min(bounds, default=None)
+
+
+def check_memory(reserve: int = 200_000_000) -> None:
+    """Raises MemoryError if little is left, before a compiler that cannot be told no ends the process.
+
+    Args:
+      reserve: bytes that must be left.
+    """
+    left = memory_left()
+    if left is not None and left < reserve:
+        raise MemoryError(
+            f"{max(left, 0) / 1e6:.0f} MB are left to this process, at least {reserve / 1e6:.0f} are needed"
+        )
+
+
+def _fields(path: pathlib.Path, *names: str) -> list[int]:
+    """Numbers of lines that begin with the names; [] where there is no such file."""
+    try:
+        rows = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return []
+    return [int(row[1]) for row in rows if row and row[0] in names]
 
 
 def _memory() -> dict[str, int]:

@@ -18,7 +18,7 @@ import jax
 from ghn_jax.runs.callbacks import Batch, Callback, Decision, Metrics, State, Update
 from ghn_jax.runs.checkpoints import Checkpoints
 from ghn_jax.runs.devices import agree
-from ghn_jax.runs.environment import record_versions
+from ghn_jax.runs.environment import check_memory, record_versions
 from ghn_jax.runs.metrics import MetricWriter
 from ghn_jax.runs.progress import Progress, Reporter
 from ghn_jax.runs.restarting import Batch_co, Batches, Position, RestartingBatches
@@ -124,6 +124,7 @@ class Trainer(Generic[State, Batch]):
           ValueError: if another process holds the folder, or none of its checkpoints is whole or of this task.
           WorkerError: if worker processes die twice.
           OSError: if the folder cannot be written.
+          MemoryError: if hardly any memory is left.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(held_run(self._folder))
@@ -147,6 +148,7 @@ class Trainer(Generic[State, Batch]):
             while done < self._total:
                 start = time.perf_counter()
                 try:
+                    check_memory()
                     batch = batches.next()
                     fetched = time.perf_counter()
                     state, metrics, details = self._step_fn(state, batch, done, jax.random.fold_in(self._key, done))

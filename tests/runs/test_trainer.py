@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,10 @@ from tiny_runs import ROOT, environment
 
 from ghn_jax.runs.callbacks import Callback, Decision, SaveEvery, TimeLimit, Validation
 from ghn_jax.runs.checkpoints import best_step, checkpoint_folder, restore, saved_steps
-from ghn_jax.runs.environment import VERSIONS_FILE
+from ghn_jax.runs.environment import VERSIONS_FILE, memory_left
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 from ghn_jax.runs.records import read_record
+from ghn_jax.runs.restarting import WorkerError
 from ghn_jax.runs.trainer import NumberedBatches, StepOutput, Trainer, by_number
 
 TASK = ROOT / "tests" / "regression_task.py"
@@ -193,6 +195,96 @@ def test_an_ended_run_is_not_run_again_and_may_go_on_for_longer(tmp_path: pathli
     assert (again.done, float(again.state["count"]), again.interrupted) == (5, 5, False)
     longer = trainer(tmp_path, total=8).run()
     assert (longer.done, float(longer.state["count"]), longer.position) == (8, 8, 8)
+
+
+def test_a_run_short_of_memory_saves_and_stops(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([None, 10**9, 2 * 10**8, 10**6])
+    monkeypatch.setattr("ghn_jax.runs.environment.memory_left", lambda: next(left))
+    with pytest.raises(MemoryError, match="1 MB are left to this process, at least 200 are needed"):
+        trainer(tmp_path).run()
+    assert saved_steps(tmp_path) == [3]
+
+
+def test_memory_that_is_left_is_the_least_of_the_bounds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr("ghn_jax.runs.environment._CONTROL_GROUP", tmp_path)
+    machine = memory_left()
+    for name, text in (("max", "5000000"), ("current", "4000000"), ("stat", "anon 9\ninactive_file 100000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory_left() == 1_100_000
+    (tmp_path / "memory.max").write_text("max\n")
+    if machine is not None:
+        assert memory_left() == pytest.approx(machine, rel=0.2)
+
+
+@pytest.mark.parametrize("fails", ["batch", "update"])
+def test_what_was_reached_before_an_error_is_saved(
+    fails: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def third(number: int) -> int:
+        if number == 3 and fails == "batch":
+            raise OSError("no such picture")
+        return number
+
+    def step_fn(state, batch, number, key):
+        if number == 3 and fails == "update":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+        return StepOutput({"count": state["count"] + 1}, {"loss": 0.0})
+
+    with pytest.raises((OSError, RuntimeError), match=r"no such picture|RESOURCE_EXHAUSTED"):
+        trainer(tmp_path, step_fn, batches=by_number(third)).run()
+    assert saved_steps(tmp_path) == [3]
+    assert "the 3 updates made so far are saved" in caplog.text
+    again = trainer(tmp_path).run()
+    assert (again.done, float(again.state["count"])) == (5, 5)
+
+
+def test_a_state_that_an_update_gave_up_is_not_saved(tmp_path: pathlib.Path) -> None:
+    def step_fn(state, batch, number, key):
+        if number == 2:
+            state["count"].delete()
+            raise RuntimeError("too late")
+        return StepOutput({"count": state["count"] + 1}, {"loss": 0.0})
+
+    with pytest.raises(RuntimeError, match="too late"):
+        trainer(tmp_path, step_fn).run()
+    assert saved_steps(tmp_path) == []
+
+
+class Killed(Counter):
+    """Batches whose worker dies as soon as it is asked for the numbers in `at`."""
+
+    def __init__(self, position: int | None, at: list[int]) -> None:
+        self.position, self.at = position or 0, at
+
+    def next(self) -> int:
+        if self.position in self.at:
+            self.at.remove(self.position)
+            raise BrokenProcessPool("a process was terminated")
+        return super().next()
+
+
+@pytest.mark.parametrize(("at", "done"), [([2], 5), ([0], 5), ([2, 2], 2), ([1, 3], 3)])
+def test_workers_are_started_once_more(
+    at: list[int], done: int, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, begun = at[0], []
+
+    def batches(number, position, progress):
+        begun.append(Killed(position, at))
+        assert number == (position or 0)
+        return begun[-1]
+
+    if done == 5:
+        assert trainer(tmp_path, batches=batches).run().position == 5
+    else:
+        with pytest.raises(WorkerError, match="killed again"):
+            trainer(tmp_path, batches=batches).run()
+    assert [source.closed for source in begun] == [1, 1]
+    assert f"a worker process was killed: it is started anew, after {first} updates" in caplog.text
+    assert saved_steps(tmp_path) == sorted({first, done} - {0})
+    assert trainer(tmp_path).run().done == 5
 
 
 def test_batches_get_the_number_and_the_position_that_they_go_on_from(tmp_path: pathlib.Path) -> None:
