@@ -4,6 +4,8 @@ Imports nothing that takes long: a command imports it first and calls `quiet_sta
 rest is imported.
 """
 
+import atexit
+import contextlib
 import errno
 import functools
 import os
@@ -38,8 +40,13 @@ _OF_THE_MACHINE = ("RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def quiet_start() -> None:
-    """From now on Ctrl-C ends the process without a word; nothing is lost, as everything is written aside first."""
+    """From now on Ctrl-C ends the process without a word, and what ends it without warning is told.
+
+    Nothing is lost in either case, as everything is written aside first.
+    """
     signal.signal(signal.SIGINT, _leave)
+    if hasattr(os, "fork"):
+        _watch()
 
 
 def run(main: Callable[[], None]) -> None:
@@ -54,7 +61,7 @@ def run(main: Callable[[], None]) -> None:
         main()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        quiet_start()
+        signal.signal(signal.SIGINT, _leave)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
@@ -105,7 +112,42 @@ def _own_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(sys.modules[module], name) for module, name in places if module in sys.modules)
 
 
+def _watch() -> None:
+    """Starts a process that does nothing but say so if this one is killed, as by a system that is out of memory.
+
+    Compilers end a process that gets no memory, and no handler can run then.
+    """
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        os.close(theirs)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if not os.read(ours, 1):
+            os.write(2, f"{pathlib.Path(sys.argv[0]).stem}: {_KILLED}\n".encode())
+        os._exit(0)
+    os.close(ours)
+    _farewell.append(theirs)
+    atexit.register(_say_farewell)
+
+
+def _say_farewell() -> None:
+    """Tells the watching process that all is well."""
+    while _farewell:
+        with contextlib.suppress(OSError):
+            os.write(_farewell.pop(), b".")
+
+
+_farewell: list[int] = []
+"""Where that is written, if there is such a process."""
+
+_KILLED = (
+    "the process was ended from outside: killed, or the system had no memory left for it. The same command goes on "
+    "from what is saved"
+)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
+    _say_farewell()
     os._exit(INTERRUPTED)
 
 

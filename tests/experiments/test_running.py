@@ -60,6 +60,13 @@ def test_ctrl_c_is_quiet(body: str) -> None:
     assert command(body) == (130, "[]\n", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
+def test_a_process_that_is_ended_from_outside_does_not_vanish_silently(number: signal.Signals) -> None:
+    code, _, told = command(f"os.kill(os.getpid(), {int(number)})")
+    assert code == -number
+    assert told.startswith("-c: the process was ended from outside: killed, or the system had no memory left")
+
+
 def test_a_reader_that_has_enough_is_no_error() -> None:
     program = COMMAND.format(folder=str(ROOT / "experiments"), body="print('y' * 1_000_000, flush=True)")
     with subprocess.Popen(
