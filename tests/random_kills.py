@@ -83,6 +83,7 @@ class Fork:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
+        assert self._server.stdout is not None
         if self.returncode is None and select.select([self._server.stdout], [], [], 0)[0]:
             self.communicate()
         return self.returncode

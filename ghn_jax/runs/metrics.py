@@ -5,13 +5,18 @@ import math
 import pathlib
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
 from ghn_jax.files import atomic_file
 from ghn_jax.runs.environment import naming_errors
+
+# Protobuf makes the classes when the module is imported.
+_Event: Any = vars(event_pb2)["Event"]
+_SessionLog: Any = vars(event_pb2)["SessionLog"]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -34,8 +39,8 @@ class MetricWriter:
         # Not tensorboardX's SummaryWriter: its thread ends when a disk is full, and the run would wait for it for ever.
         (folder / "tensorboard").mkdir(exist_ok=True)
         self._events = EventsWriter(str(folder / "tensorboard" / "events"))
-        start = SessionLog(status=SessionLog.START)  # TensorBoard forgets what came after this step before
-        self._events.write_event(Event(step=first_step, wall_time=time.time(), session_log=start))
+        start = _SessionLog(status=_SessionLog.START)  # TensorBoard forgets what came after this step before
+        self._events.write_event(_Event(step=first_step, wall_time=time.time(), session_log=start))
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """One row of a `kind` ("train", "validation", ..) for a step; raises OSError if it cannot be written."""
@@ -44,7 +49,7 @@ class MetricWriter:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
             for key, value in values.items():
-                event = Event(step=step, wall_time=time.time(), summary=scalar(f"{kind}/{key}", value))
+                event = _Event(step=step, wall_time=time.time(), summary=scalar(f"{kind}/{key}", value))
                 self._events.write_event(event)
             self._events.flush()
 

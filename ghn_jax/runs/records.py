@@ -112,4 +112,4 @@ def _layout(leaf: Any) -> str:
 def _digest(leaf: Any) -> str:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return hashlib.sha256(np.ascontiguousarray(np.asarray(leaf)).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(np.asarray(leaf)).reshape(-1).view(np.uint8).data).hexdigest()
