@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -10,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Generator
+from typing import Any
 
 from ghn_jax.files import atomic_file
 
@@ -19,6 +21,7 @@ except ImportError:  # not a Unix
     resource = None
 
 VERSIONS_FILE = "versions.json"
+_LOG = logging.getLogger(__name__)
 _CONTROL_GROUP = pathlib.Path("/sys/fs/cgroup")
 _TENSORSTORE_CODE = re.compile(r"os_error_code='(\d+)'")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ghn-jax")
@@ -47,8 +50,7 @@ def record_versions(folder: pathlib.Path, first: int) -> list[str]:
       What differs from the versions that made the updates before `first`, one sentence each; [] for a new run.
     """
     path = folder / VERSIONS_FILE
-    rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [row for row in rows if row["first"] < first]
+    rows = [row for row in _recorded(path) if row["first"] < first]
     now = versions()
     before = rows[-1]["versions"] if rows else now
     names = dict.fromkeys((*before, *now))
@@ -60,6 +62,21 @@ def record_versions(folder: pathlib.Path, first: int) -> list[str]:
     with atomic_file(path) as new:
         new.write_text(json.dumps([*rows, {"first": first, "versions": now}], indent=1) + "\n")
     return changed
+
+
+def _recorded(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of ``versions.json``; none, with a warning, of a damaged one: no run depends on them."""
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text())
+        if all(type(row["first"]) is int and isinstance(row["versions"], dict) for row in rows):
+            return rows
+        reason = "it is of something else"
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = repr(error)
+    _LOG.warning("%s is damaged (%s): what the run was made with before is not known any more", path, reason)
+    return []
 
 
 def _commit(folder: pathlib.Path) -> str | None:

@@ -77,12 +77,15 @@ def read_metrics(folder: pathlib.Path) -> list[dict]:
     path = folder / METRICS_FILE
     if not path.exists():
         raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
-    lines = path.read_text().splitlines()
-    rows = []
+    lines = path.read_bytes().splitlines()
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise ValueError("no row of metrics")
+            rows.append(row)
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise ValueError(f"{path}, line {number}: {error}; remove the line") from error
     return rows
