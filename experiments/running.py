@@ -56,17 +56,16 @@ def run(main: Callable[[], None]) -> None:
     if not debug:
         absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs the tracebacks of errors that it raises, too
     sys.unraisablehook = functools.partial(_unraisable, debug)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
         sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, _leave)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
-        sys.exit(1)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(1)
         told = None if debug else message(error)
         if told is None:
             raise
@@ -93,6 +92,16 @@ def message(error: BaseException) -> str | None:
         first = text.splitlines()[0].rstrip(".")
         return f"out of memory: {first}. {_SMALLER}" if text.startswith(_OF_THE_MACHINE[0]) else first
     return text if isinstance(error, (ValueError, *_own_errors())) else None
+
+
+def _nobody_reads() -> bool:
+    """Whether what is printed goes to a reader that has ended, as in ``command | head``; it goes nowhere then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        return True
+    return False
 
 
 _SMALLER = "Smaller batches or images, fewer threads or a machine with more memory would do"

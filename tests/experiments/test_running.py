@@ -44,6 +44,11 @@ def command(body: str, *options: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_a_broken_pipe_to_somewhere_else_is_told() -> None:
+    code, _, told = command("ends = os.pipe(); os.close(ends[0]); os.write(ends[1], b'x')")
+    assert (code, told) == (1, "-c: Broken pipe\n")
+
+
 def test_errors_of_users_and_machines_are_a_message_and_faults_of_the_program_a_traceback() -> None:
     body = "open('/there/is/nothing')"
     assert command(body, "--a=1") == (1, "['--a=1']\n", "-c: /there/is/nothing: No such file or directory\n")
