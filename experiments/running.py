@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import pathlib
+import select
 import signal
 import sys
 import zipfile
@@ -96,12 +97,12 @@ def message(error: BaseException) -> str | None:
 
 def _nobody_reads() -> bool:
     """Whether what is printed goes to a reader that has ended, as in ``command | head``; it goes nowhere then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+    return True
 
 
 _SMALLER = "Smaller batches or images, fewer threads or a machine with more memory would do"
