@@ -58,7 +58,15 @@ def best_step(folder: pathlib.Path) -> int | None:
     Raises:
       DamagedCheckpointError: if the metric of one of them cannot be known.
     """
-    return _best({step: read_record(checkpoint_folder(folder, step)).metric for step in saved_steps(folder)})
+    scores: dict[int, float] = {}
+    for step in saved_steps(folder):
+        place = checkpoint_folder(folder, step)
+        try:
+            scores[step] = read_record(place).metric
+        except DamagedCheckpointError:
+            if place.exists():  # else the run has just removed it
+                raise
+    return _best(scores)
 
 
 def restore(folder: pathlib.Path, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
