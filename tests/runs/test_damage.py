@@ -22,6 +22,9 @@ from ghn_jax.runs.checkpoints import Checkpoints, best_step, checkpoint_folder, 
 from ghn_jax.runs.lock import LOCK_FILE, folder_lock
 from ghn_jax.runs.records import DamagedCheckpointError, read_record
 
+# tensorstore's callbacks come too late where orbax gives up reading: "Event loop is closed", which Python cannot raise.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 STEPS, LONGER = 3, 5
 LIKE = (jnp.zeros(3), OPTIMISER.init(jnp.zeros(3)))
 
