@@ -9,7 +9,11 @@ published ones within sampling error; the mean path of train is 14.2 (published 
 smaller, and 1 % of the networks of dense have no batch norm (published 5 %).
 """
 
-import concurrent.futures
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import os
 import pathlib
@@ -37,9 +41,9 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     if options.split not in SPLITS:
-        raise SystemExit(f"unknown split {options.split!r}; known splits: {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split {options.split!r}; known splits: {', '.join(SPLITS)}")
     count = SPLITS[options.split].published if options.count is None else options.count
     bars: dict[str, tqdm.tqdm] = {}
 
@@ -59,14 +63,11 @@ def main() -> None:
             print(f"rejected: {reason:<44}{times:>10,} of {drawn:,} draws ({100 * times / drawn:.2f} %)")
         draw_statistics(made.rows, options.split, picture)
 
-    try:
-        plan = GenerationPlan(options.split, options.seed, count)
-        made = generate_dataset(options.out, plan, options.workers, progress, report)
-    except (ValueError, OSError, concurrent.futures.BrokenExecutor) as error:
-        raise SystemExit(str(error)) from error
+    plan = GenerationPlan(options.split, options.seed, count)
+    made = generate_dataset(options.out, plan, options.workers, progress, report)
     before = "" if made else ", made before"
     print(f"{options.out} and its JSON: {count:,} architectures; picture: {picture}{before}")
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -8,6 +8,11 @@ classes that take `rngs` get them. The folder OUT gets the variables (orbax); a 
 predicted and what keeps the model's own initialisation, and why. Seconds to a minute for a ResNet on two cores.
 """
 
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import importlib
 import inspect
@@ -136,13 +141,10 @@ def plain_arrays(variables: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     enable_compilation_cache()
-    try:
-        print(run(options))
-    except ValueError as error:
-        sys.exit(f"predict_params: {error}")
+    print(run(options))
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

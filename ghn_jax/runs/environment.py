@@ -1,15 +1,29 @@
-"""What a run runs on: versions of the software, recorded in its folder, and memory of the process."""
+"""What a run runs on: versions of the software, recorded in its folder, memory, errors of the operating system."""
 
+import contextlib
 import importlib.metadata
 import json
+import logging
+import os
 import pathlib
 import platform
+import re
 import subprocess
 import time
+from collections.abc import Generator
+from typing import Any
 
 from ghn_jax.files import atomic_file
 
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None
+
 VERSIONS_FILE = "versions.json"
+_LOG = logging.getLogger(__name__)
+_CONTROL_GROUP = pathlib.Path("/sys/fs/cgroup")
+_TENSORSTORE_CODE = re.compile(r"os_error_code='(\d+)'")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ghn-jax")
 
 
@@ -36,8 +50,7 @@ def record_versions(folder: pathlib.Path, first: int) -> list[str]:
       What differs from the versions that made the updates before `first`, one sentence each; [] for a new run.
     """
     path = folder / VERSIONS_FILE
-    rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [row for row in rows if row["first"] < first]
+    rows = [row for row in _recorded(path) if row["first"] < first]
     now = versions()
     before = rows[-1]["versions"] if rows else now
     names = dict.fromkeys((*before, *now))
@@ -49,6 +62,21 @@ def record_versions(folder: pathlib.Path, first: int) -> list[str]:
     with atomic_file(path) as new:
         new.write_text(json.dumps([*rows, {"first": first, "versions": now}], indent=1) + "\n")
     return changed
+
+
+def _recorded(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of ``versions.json``; none, with a warning, of a damaged one: no run depends on them."""
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text())
+        if all(type(row["first"]) is int and isinstance(row["versions"], dict) for row in rows):
+            return rows
+        reason = "it is of something else"
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = repr(error)
+    _LOG.warning("%s is damaged (%s): what the run was made with before is not known any more", path, reason)
+    return []
 
 
 def _commit(folder: pathlib.Path) -> str | None:
@@ -70,6 +98,25 @@ def _commit(folder: pathlib.Path) -> str | None:
     return None if head is None else head + ("-dirty" if changes else "")
 
 
+@contextlib.contextmanager
+def naming_errors(place: pathlib.Path) -> Generator[None]:
+    """Errors of the operating system in the block name a file or folder, as those of an open file do not.
+
+    tensorstore raises ValueError and tells the system's error in its text: it becomes OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(place)) from error
+    except ValueError as error:
+        code = _TENSORSTORE_CODE.search(str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(place)) from error
+
+
 class ProcessMemory:
     """Memory of this process on Linux.
 
@@ -86,6 +133,47 @@ class ProcessMemory:
         if now - self._measured >= self._every:
             self._measured, self._found = now, _memory()
         return self._found
+
+
+def memory_left() -> int | None:
+    """Bytes that this process can still get before the system refuses or ends it; None where that is not known.
+
+    The least of what the machine has available, swap included, what the process's control group allows (containers),
+    and what its limit of address space does.
+    """
+    machine = _fields(pathlib.Path("/proc/meminfo"), "MemAvailable:", "SwapFree:")
+    own = _fields(pathlib.Path("/proc/self/status"), "VmSize:")
+    bounds = [1024 * sum(machine)] if machine else []
+    with contextlib.suppress(OSError, ValueError):  # no such control group, or "max"
+        limit = int((_CONTROL_GROUP / "memory.max").read_text())
+        used = int((_CONTROL_GROUP / "memory.current").read_text())
+        bounds.append(limit - used + sum(_fields(_CONTROL_GROUP / "memory.stat", "inactive_file", "active_file")))
+    if resource is not None and own:
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        bounds += [limit - 1024 * own[0]] if limit != resource.RLIM_INFINITY else []
+    return min(bounds, default=None)
+
+
+def check_memory(reserve: int = 200_000_000) -> None:
+    """Raises MemoryError if little is left, before a compiler that cannot be told no ends the process.
+
+    Args:
+      reserve: bytes that must be left.
+    """
+    left = memory_left()
+    if left is not None and left < reserve:
+        raise MemoryError(
+            f"{max(left, 0) / 1e6:.0f} MB are left to this process, at least {reserve / 1e6:.0f} are needed"
+        )
+
+
+def _fields(path: pathlib.Path, *names: str) -> list[int]:
+    """Numbers of lines that begin with the names; [] where there is no such file."""
+    try:
+        rows = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return []
+    return [int(row[1]) for row in rows if row and row[0] in names]
 
 
 def _memory() -> dict[str, int]:

@@ -3,11 +3,20 @@
 import json
 import math
 import pathlib
+import time
 from collections.abc import Mapping
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
 
 from ghn_jax.files import atomic_file
+from ghn_jax.runs.environment import naming_errors
+
+# Protobuf makes the classes when the module is imported.
+_Event: Any = vars(event_pb2)["Event"]
+_SessionLog: Any = vars(event_pb2)["SessionLog"]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -20,26 +29,35 @@ class MetricWriter:
 
     def __init__(self, folder: pathlib.Path, first_step: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         path = folder / METRICS_FILE
         if path.exists():
             kept = [json.dumps(row) for row in read_metrics(folder) if row["step"] < first_step]
             with atomic_file(path) as new:
                 new.write_text("".join(line + "\n" for line in kept))
         self._file = path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        # Not tensorboardX's SummaryWriter: its thread ends when a disk is full, and the run would wait for it for ever.
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "tensorboard" / "events"))
+        start = _SessionLog(status=_SessionLog.START)  # TensorBoard forgets what came after this step before
+        self._events.write_event(_Event(step=first_step, wall_time=time.time(), session_log=start))
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One row of a `kind` ("train", "validation", ..) for a step."""
+        """One row of a `kind` ("train", "validation", ..) for a step; raises OSError if it cannot be written."""
         row = {"kind": kind, "step": step, **{key: _plain(value) for key, value in values.items()}}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for key, value in values.items():
-            self._events.add_scalar(f"{kind}/{key}", value, step)
+        with naming_errors(self._folder):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            for key, value in values.items():
+                event = _Event(step=step, wall_time=time.time(), summary=scalar(f"{kind}/{key}", value))
+                self._events.write_event(event)
+            self._events.flush()
 
     def close(self) -> None:
         """Flushes everything."""
-        self._file.close()
-        self._events.close()
+        with naming_errors(self._folder):
+            self._file.close()
+            self._events.close()
 
 
 def _plain(value: float) -> float | int | str:
@@ -59,12 +77,15 @@ def read_metrics(folder: pathlib.Path) -> list[dict]:
     path = folder / METRICS_FILE
     if not path.exists():
         raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
-    lines = path.read_text().splitlines()
-    rows = []
+    lines = path.read_bytes().splitlines()
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise ValueError("no row of metrics")
+            rows.append(row)
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise ValueError(f"{path}, line {number}: {error}; remove the line") from error
     return rows

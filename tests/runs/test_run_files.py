@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ghn_jax.runs.checkpoints import Checkpoints
+from ghn_jax.runs.checkpoints import Checkpoints, best_step, restore, saved_steps
+from ghn_jax.runs.environment import VERSIONS_FILE, record_versions
 from ghn_jax.runs.metrics import METRICS_FILE, MetricWriter, read_metrics
 from ghn_jax.runs.pictures import curve_picture, histogram_picture
 
@@ -42,27 +43,36 @@ def test_a_resumed_run_has_every_step_once(tmp_path: pathlib.Path) -> None:
 def test_damaged_or_missing_metrics_are_named(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="no folder of a run"):
         read_metrics(tmp_path)
-    (tmp_path / METRICS_FILE).write_text('oops\n{"step": 1}\n')
-    with pytest.raises(ValueError, match="line 1"):
-        read_metrics(tmp_path)
+    for damaged in (b"oops", b'{"step": "1"}', b"7", b"\xff\xfe", bytes(100), b"[" * 100_000):
+        (tmp_path / METRICS_FILE).write_bytes(b'{"step": 0}\n' + damaged + b'\n{"step": 1}\n')
+        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: .*; remove the line"):
+            read_metrics(tmp_path)
+
+
+def test_a_damaged_record_of_versions_stops_no_run(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    for damaged in (b'[{"fir', b"\xff", b"7", b'[{"first": "0", "versions": {}}]', b'[{"first": 0}]'):
+        (tmp_path / VERSIONS_FILE).write_bytes(damaged)
+        assert record_versions(tmp_path, 5) == []
+        assert "is damaged" in caplog.text
+        caplog.clear()
+        assert record_versions(tmp_path, 6) == []
+        assert caplog.text == ""
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: pathlib.Path) -> None:
+    assert (saved_steps(tmp_path), best_step(tmp_path)) == ([], None)
     checkpoints = Checkpoints(tmp_path, keep_last=2)
-    assert checkpoints.latest() is None
     for step, metric in ((1, 0.1), (2, 0.9), (3, None), (4, 0.5), (5, None)):
         checkpoints.save(step, {"w": jnp.full(3, step, jnp.float32)}, {"position": 10 * step}, metric)
     checkpoints.close()
-    again = Checkpoints(tmp_path)
-    assert (again.latest(), again.best()) == (5, 2)
+    assert (saved_steps(tmp_path), best_step(tmp_path)) == ([2, 4, 5], 2)
     like = {"w": jnp.zeros(3)}
     for step in (2, 4, 5):
-        state, rest = again.restore(step, like)
+        state, rest = restore(tmp_path, step, like)
         np.testing.assert_array_equal(state["w"], np.full(3, step))
         assert rest == {"position": 10 * step}
     with pytest.raises(ValueError, match=r"no checkpoint of step 3, only of \[2, 4, 5\]"):
-        again.restore(3, like)
-    again.close()
+        restore(tmp_path, 3, like)
     with pytest.raises(ValueError, match="keep_last"):
         Checkpoints(tmp_path, keep_last=0)
 

@@ -3,25 +3,30 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from random_kills import Forks, kill_any_time, kill_while_writing
 from tiny_runs import ROOT, environment
 
 from ghn_jax.runs.callbacks import Callback, Decision, SaveEvery, TimeLimit, Validation
-from ghn_jax.runs.checkpoints import Checkpoints, saved_steps
-from ghn_jax.runs.environment import VERSIONS_FILE
+from ghn_jax.runs.checkpoints import best_step, checkpoint_folder, restore, saved_steps
+from ghn_jax.runs.environment import VERSIONS_FILE, memory_left
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
+from ghn_jax.runs.records import read_record
+from ghn_jax.runs.restarting import WorkerError
 from ghn_jax.runs.trainer import NumberedBatches, StepOutput, Trainer, by_number
 
-TASK = ROOT / "tests" / "runs" / "regression_task.py"
+TASK = ROOT / "tests" / "regression_task.py"
 STEPS = 60
 
 
@@ -46,11 +51,7 @@ def wait_for_rows(folder: pathlib.Path, process: subprocess.Popen[str], rows: in
 
 def final_state(folder: pathlib.Path) -> list[np.ndarray]:
     like = (jnp.zeros(3), optax.adam(0.05).init(jnp.zeros(3)))
-    checkpoints = Checkpoints(folder)
-    try:
-        state, rest = checkpoints.restore(STEPS, like)
-    finally:
-        checkpoints.close()
+    state, rest = restore(folder, STEPS, like)
     assert rest == {"position": STEPS}
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
@@ -90,6 +91,37 @@ def test_a_killed_run_goes_on_bit_for_bit(uninterrupted: pathlib.Path, tmp_path:
     assert saved_steps(tmp_path)[-1] < STEPS
     finish(start(tmp_path))
     same_run(uninterrupted, tmp_path)
+
+
+LONG, KILLS = 80, 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_a_hundred_kills_are_a_hundred_resumes(seed: int, tmp_path: pathlib.Path) -> None:
+    """Ten runs of ten kills: half while a checkpoint is written, as is seen afterwards, the others at any moment."""
+    rng, folder, forks = random.Random(seed), tmp_path / "killed", Forks()
+    assert forks.start(tmp_path / "whole", LONG).communicate()[0] == "exit code 0"
+    inside = anywhere = 0
+    while inside + anywhere < KILLS:
+        process = forks.start(folder, LONG)
+        if inside <= anywhere:
+            really = kill_while_writing(process, rng, folder)
+            inside, anywhere = inside + really, anywhere + (not really)
+        else:
+            kill_any_time(process, rng, folder / METRICS_FILE, starts=2)
+            anywhere += 1
+    done = saved_steps(folder)[-1]
+    print(f"{inside} kills while a checkpoint was written, {anywhere} elsewhere, at {done} of {LONG} updates")
+    assert inside >= KILLS // 2
+    assert done < LONG
+    assert forks.start(folder, LONG).communicate()[0] == "exit code 0"
+    forks.close()
+    records = [read_record(checkpoint_folder(place, LONG)) for place in (tmp_path / "whole", folder)]
+    assert records[0].digests == records[1].digests
+    assert losses(tmp_path / "whole") == losses(folder)
+    assert [step for step, _ in losses(folder)] == list(range(LONG))
+    assert not (folder / "damaged").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -166,6 +198,96 @@ def test_an_ended_run_is_not_run_again_and_may_go_on_for_longer(tmp_path: pathli
     assert (longer.done, float(longer.state["count"]), longer.position) == (8, 8, 8)
 
 
+def test_a_run_short_of_memory_saves_and_stops(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([None, 10**9, 2 * 10**8, 10**6])
+    monkeypatch.setattr("ghn_jax.runs.environment.memory_left", lambda: next(left))
+    with pytest.raises(MemoryError, match="1 MB are left to this process, at least 200 are needed"):
+        trainer(tmp_path).run()
+    assert saved_steps(tmp_path) == [3]
+
+
+def test_memory_that_is_left_is_the_least_of_the_bounds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr("ghn_jax.runs.environment._CONTROL_GROUP", tmp_path)
+    machine = memory_left()
+    for name, text in (("max", "5000000"), ("current", "4000000"), ("stat", "anon 9\ninactive_file 100000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory_left() == 1_100_000
+    (tmp_path / "memory.max").write_text("max\n")
+    if machine is not None:
+        assert memory_left() == pytest.approx(machine, rel=0.2)
+
+
+@pytest.mark.parametrize("fails", ["batch", "update"])
+def test_what_was_reached_before_an_error_is_saved(
+    fails: str, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def third(number: int) -> int:
+        if number == 3 and fails == "batch":
+            raise OSError("no such picture")
+        return number
+
+    def step_fn(state, batch, number, key):
+        if number == 3 and fails == "update":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+        return StepOutput({"count": state["count"] + 1}, {"loss": 0.0})
+
+    with pytest.raises((OSError, RuntimeError), match=r"no such picture|RESOURCE_EXHAUSTED"):
+        trainer(tmp_path, step_fn, batches=by_number(third)).run()
+    assert saved_steps(tmp_path) == [3]
+    assert "the 3 updates made so far are saved" in caplog.text
+    again = trainer(tmp_path).run()
+    assert (again.done, float(again.state["count"])) == (5, 5)
+
+
+def test_a_state_that_an_update_gave_up_is_not_saved(tmp_path: pathlib.Path) -> None:
+    def step_fn(state, batch, number, key):
+        if number == 2:
+            state["count"].delete()
+            raise RuntimeError("too late")
+        return StepOutput({"count": state["count"] + 1}, {"loss": 0.0})
+
+    with pytest.raises(RuntimeError, match="too late"):
+        trainer(tmp_path, step_fn).run()
+    assert saved_steps(tmp_path) == []
+
+
+class Killed(Counter):
+    """Batches whose worker dies as soon as it is asked for the numbers in `at`."""
+
+    def __init__(self, position: int | None, at: list[int]) -> None:
+        self.position, self.at = position or 0, at
+
+    def next(self) -> int:
+        if self.position in self.at:
+            self.at.remove(self.position)
+            raise BrokenProcessPool("a process was terminated")
+        return super().next()
+
+
+@pytest.mark.parametrize(("at", "done"), [([2], 5), ([0], 5), ([2, 2], 2), ([1, 3], 3)])
+def test_workers_are_started_once_more(
+    at: list[int], done: int, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, begun = at[0], []
+
+    def batches(number, position, progress):
+        begun.append(Killed(position, at))
+        assert number == (position or 0)
+        return begun[-1]
+
+    if done == 5:
+        assert trainer(tmp_path, batches=batches).run().position == 5
+    else:
+        with pytest.raises(WorkerError, match="killed again"):
+            trainer(tmp_path, batches=batches).run()
+    assert [source.closed for source in begun] == [1, 1]
+    assert f"a worker process was killed: it is started anew, after {first} updates" in caplog.text
+    assert saved_steps(tmp_path) == sorted({first, done} - {0})
+    assert trainer(tmp_path).run().done == 5
+
+
 def test_batches_get_the_number_and_the_position_that_they_go_on_from(tmp_path: pathlib.Path) -> None:
     asked = []
 
@@ -229,9 +351,7 @@ def test_checkpoints_are_ranked_by_the_validation(tmp_path: pathlib.Path) -> Non
         return {"score": 1.0 if state["count"] == 2 else 0.5}
 
     trainer(tmp_path, callbacks=[Validation(evaluate, 2, "score")], total=9).run()
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.best() == 2
-    checkpoints.close()
+    assert best_step(tmp_path) == 2
     with pytest.raises(ValueError, match="at least 1"):
         Validation(evaluate, 0, "score")
 
