@@ -12,11 +12,12 @@ import jax
 import numpy as np
 
 from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task
+from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task, check_demo
 from ghn_jax.evaluation.accuracy import Evaluator, Protocol, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.evaluation.repeated import RepeatedBatches
 from ghn_jax.evaluation.score_table import claim_folder, score_all, summary_table
+from ghn_jax.fields import COUNT, SEED, Range, check_fields, refuse_idle
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.canonical import canonical_hash
 from ghn_jax.hypernet import PretrainedGHN, load_ghn
@@ -28,6 +29,15 @@ from ghn_jax.networks.runner import Runner
 Split = Literal["val", "test", "wide", "deep", "dense", "bnfree", "search", "predefined", "demo"]
 
 SCORES_FILE = "scores.jsonl"
+
+_RANGES = {
+    "architectures": COUNT,
+    "demo_width": Range(1, 8_192),
+    "images": COUNT,
+    "batch_size": Range(1, 1_000_000),
+    "bn_batches": COUNT,
+    "seed": SEED,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +72,12 @@ class EvaluationConfig:
     noise: bool = False
     random_init: Literal["he", "torch", "none"] = "he"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _RANGES)
+        check_demo(self)
+        if self.bn == "batch":
+            refuse_idle(self, ("bn_batches",), "with bn 'batch'")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

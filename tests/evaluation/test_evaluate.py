@@ -19,7 +19,7 @@ from ghn_jax.images import load_images
 
 DIGITS = load_images("digits", IMAGE_SIZE)
 GHN = PretrainedGHN(*tiny_ghn())
-QUICK = EvaluationConfig(split="demo", architectures=2, demo_width=4, images=64, batch_size=32)
+QUICK = EvaluationConfig(split="demo", architectures=2, demo_width=8, images=64, batch_size=32)
 GIVEN = list(zip(tiny_batch().args, tiny_batch().graphs, strict=True))
 
 
