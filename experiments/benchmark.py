@@ -3,6 +3,11 @@
 Each benchmark warms up, repeats, and prints medians; with --json the last line is one JSON object of its figures.
 """
 
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import importlib
 import json
@@ -30,7 +35,7 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     enable_compilation_cache()
     figures = importlib.import_module(f"benchmarks.{options.name}").run(options.repeats)
     if options.json:
@@ -38,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

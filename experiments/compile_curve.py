@@ -5,6 +5,11 @@ and no earlier one did; nothing is compiled. After the first 100 networks under 
 measured). Costs half a minute.
 """
 
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import pathlib
 
@@ -60,7 +65,7 @@ def counts(options: Options) -> np.ndarray:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     table = counts(options)
     print(f"{'networks':>14} {'layer calls':>12} {'compiled':>9} {'share':>7}")
     for start in range(0, options.networks, 25):
@@ -81,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

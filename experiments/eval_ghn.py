@@ -15,11 +15,15 @@ architecture is one line of a JSON lines file; the same command goes on where it
 
 import os
 
+import running
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it reads back
+
+if __name__ == "__main__":
+    running.quiet_start()
 
 import dataclasses
 import pathlib
-import sys
 
 import jax
 import tyro
@@ -86,18 +90,15 @@ def run(options: Options) -> Evaluation:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     show_log(Terminal())
     if options.compilation_cache != "":
         enable_compilation_cache(options.compilation_cache)
-    try:
-        found = run(options)
-    except ValueError as error:
-        sys.exit(f"eval_ghn: {error}")
+    found = run(options)
     print(f"{options.ghn}, BN {options.bn}, on {jax.devices()[0].device_kind}, nothing trained after prediction")
     print(found.table)
     print(f"written: {options.folder}/scores.jsonl, {options.folder}/histogram.png")
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -9,6 +9,11 @@ published ones within sampling error; the mean path of train is 14.2 (published 
 smaller, and 1 % of the networks of dense have no batch norm (published 5 %).
 """
 
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import os
 import pathlib
@@ -43,9 +48,9 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     if options.split not in SPLITS:
-        raise SystemExit(f"unknown split {options.split!r}; known splits: {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split {options.split!r}; known splits: {', '.join(SPLITS)}")
     count = SPLITS[options.split].published if options.count is None else options.count
     bars: dict[str, tqdm.tqdm] = {}
 
@@ -54,11 +59,8 @@ def main() -> None:
             bars[what] = tqdm.tqdm(total=count, desc=what, unit="net", smoothing=0.05)
         bars[what].update(more)
 
-    try:
-        plan = GenerationPlan(options.split, options.seed, count)
-        made = generate_dataset(options.out, plan, options.workers, progress)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    plan = GenerationPlan(options.split, options.seed, count)
+    made = generate_dataset(options.out, plan, options.workers, progress)
     for bar in bars.values():
         bar.close()
     print(statistics_table(made.rows, options.split))
@@ -71,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -17,32 +17,32 @@ initialisation. A run that was stopped goes on when the same command is given ag
 
 import os
 
+import running
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it reads back
 
-import sys
+if __name__ == "__main__":
+    running.quiet_start()
+
 import time
 
 import jax
 from terminal import Terminal, show_log
 
 from ghn_jax.metatraining.command import parse_config, set_up
-from ghn_jax.metatraining.failures import TooManySkippedError
 from ghn_jax.metatraining.loop import train
 from ghn_jax.metatraining.validation import final_evaluation
 
 
 def main() -> None:
     start = time.monotonic()
-    config = parse_config(None, __doc__ or "")
+    config = parse_config(None, running.described(__doc__))
     terminal = Terminal()
     show_log(terminal)
     set_up(config.run)
     if jax.process_index() == 0:
         print(f"on {jax.device_count()} devices ({jax.devices()[0].device_kind}), in {config.run_dir}", flush=True)
-    try:
-        result = train(config, terminal)
-    except (ValueError, TooManySkippedError) as error:
-        sys.exit(f"meta_train: {error}")
+    result = train(config, terminal)
     config = result.config
     print(f"{result.steps} updates, {(time.monotonic() - start) / 60:.1f} minutes, in {config.run_dir}", flush=True)
     if jax.process_index() == 0:
@@ -59,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -3,9 +3,13 @@
 Draws ``curves.png`` in the run's folder from its ``metrics.jsonl``; takes a second, and does not disturb the run.
 """
 
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import pathlib
-import sys
 
 import tyro
 
@@ -24,12 +28,9 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        print(curve_picture(options.run_dir))
-    except ValueError as error:
-        sys.exit(f"plot_run: {error}")
+    options = tyro.cli(Options, description=running.described(__doc__))
+    print(curve_picture(options.run_dir))
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

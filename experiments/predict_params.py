@@ -8,6 +8,11 @@ classes that take `rngs` get them. The folder OUT gets the variables (orbax); a 
 predicted and what keeps the model's own initialisation, and why. Seconds to a minute for a ResNet on two cores.
 """
 
+import running
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import contextlib
 import dataclasses
 import importlib
@@ -93,8 +98,9 @@ def code_of(model: str, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise ValueError(f"--model {model!r} {what}: {type(error).__name__}: {lines[0]}") from error
+        said = (str(error).strip().splitlines() or [""])[0]
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(f"--model {model!r} {what}: {kind}{said}") from error
 
 
 def load_model(name: str, arguments: Mapping[str, Any], seed: int) -> Any:
@@ -121,7 +127,7 @@ def image_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
-        raise ValueError(f"--input must be three positive sizes such as 32,32,3, of a picture at most, got {text!r}")
+        raise ValueError(f"--input must be three positive sizes such as 32,32,3, got {text!r}")
     return shape
 
 
@@ -176,13 +182,10 @@ def plain_arrays(variables: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=running.described(__doc__))
     enable_compilation_cache()
-    try:
-        print(run(options))
-    except ValueError as error:
-        sys.exit(f"predict_params: {error}")
+    print(run(options))
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -16,7 +16,7 @@ from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task, check_demo
 from ghn_jax.evaluation.accuracy import Evaluator, Protocol, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.evaluation.repeated import RepeatedBatches
-from ghn_jax.evaluation.score_table import claim_folder, score_all, summary_table
+from ghn_jax.evaluation.score_table import SCORES_FILE, claim_folder, score_all, summary_table
 from ghn_jax.fields import COUNT, SEED, Range, check_fields, refuse_idle
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.canonical import canonical_hash
@@ -25,10 +25,9 @@ from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN
 from ghn_jax.images import ImageSet, ImageStream, eval_batches, train_batches
 from ghn_jax.networks.random_init import RANDOM_INITS, he_initialisation
 from ghn_jax.networks.runner import Runner
+from ghn_jax.runs.lock import folder_lock
 
 Split = Literal["val", "test", "wide", "deep", "dense", "bnfree", "search", "predefined", "demo"]
-
-SCORES_FILE = "scores.jsonl"
 
 _RANGES = {
     "architectures": COUNT,
@@ -115,7 +114,7 @@ def evaluate(
 
     Raises:
       ValueError: for an unknown split, a missing file, two architectures of one name, too few images, or a folder that
-        holds scores of something else.
+        holds scores of something else or is in use.
     """
     config = config or EvaluationConfig()
     loaded = ghn if isinstance(ghn, PretrainedGHN) else load_ghn(ghn or DEFAULT_GHN)
@@ -138,8 +137,9 @@ def evaluate(
         scores = list(evaluator.scores(chosen))
     else:
         asked = question(config, loaded.variables, images, chosen if architectures is not None else None)
-        claim_folder(folder, asked)
-        scores = score_all(evaluator, chosen, folder / SCORES_FILE)
+        with folder_lock(folder):
+            claim_folder(folder, asked)
+            scores = score_all(evaluator, chosen, folder / SCORES_FILE)
     return Evaluation(tuple(scores), summary_table(scores, 1 / images.num_classes, config.random_init))
 
 

@@ -12,7 +12,11 @@ from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.files import atomic_file
+from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.runs.progress import Progress
+
+SCORES_FILE = "scores.jsonl"
+QUESTION_FILE = "question.json"
 
 RANDOM_INIT_LABELS = {"he": "He init", "torch": "PyTorch init"}
 """What tables call the rules of random initialisation (`networks.random_init`)."""
@@ -78,14 +82,18 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
 
 
 def claim_folder(folder: pathlib.Path, question: dict[str, Any]) -> None:
-    """Notes in a folder of scores what they answer.
+    """Notes in a folder of scores what they answer; what is noted in one without scores does not count.
 
     Raises:
-      ValueError: if the folder holds scores of another question; names the differences.
+      ValueError: if the folder holds scores of another question, or of one that cannot be read; names the differences.
     """
-    path = folder / "question.json"
-    if path.exists():
-        there = json.loads(path.read_text())
+    path = folder / QUESTION_FILE
+    if path.exists() and read_scores(folder / SCORES_FILE):
+        try:
+            there = json.loads(path.read_text())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it if {folder} holds what is asked for") from None
+        there = there if isinstance(there, dict) else {}
         pairs = [(name, there.get(name), value) for name, value in question.items()]
         changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new]
         if changed:
@@ -105,16 +113,19 @@ def read_scores(path: pathlib.Path) -> list[Score]:
     """Scores of a file, none if it does not exist; a last line cut short by a kill is removed from it.
 
     Raises:
-      ValueError: for a file of something else.
+      ValueError: for a file of something else or a damaged one; names the line.
     """
     if not path.exists():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
         with atomic_file(path) as new:
-            new.write_text(whole)
-    try:
-        return [Score(**json.loads(line)) for line in whole.splitlines()]
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no file of scores: {error}") from error
+            new.write_bytes(whole)
+    scores: list[Score] = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            scores.append(Score(**checked_fields(Score, json.loads(line), "it")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}, is no score: {error}; remove the line") from None
+    return scores

@@ -1,6 +1,7 @@
 """Dataclasses of plain values from JSON, with exact types."""
 
 import dataclasses
+import pathlib
 import types
 import typing
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ def checked_fields(cls: type, data: Any, where: str) -> dict[str, Any]:
     """Values of all fields of a dataclass, checked; those of fields that are dataclasses are left as they are.
 
     Args:
-      cls: a dataclass whose fields are bool, int, float, str, Literal, tuples of them, or None or one of them.
+      cls: a dataclass whose fields are bool, int, float, str, Path, Literal, tuples of them, or None or one of them.
       data: what JSON held.
       where: what it describes, for errors.
 
@@ -41,6 +42,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     elif origin is Literal:
         if any(type(value) is type(choice) and value == choice for choice in arguments):
             return value
+    elif hint is pathlib.Path:
+        if type(value) is str:
+            return pathlib.Path(value)
     elif hint is float:
         if type(value) in (int, float):
             return float(value)

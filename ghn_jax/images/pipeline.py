@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
 
 import jax
@@ -17,6 +18,8 @@ from ghn_jax.keys import AUGMENTATION, NOISE, named_key
 Batch = tuple[jax.Array, jax.Array]
 """Normalised images float32 (B, H, W, 3) and labels int32 (B,)."""
 
+_GRAIN_LOST_WORKER = "terminated unexpectedly"
+
 
 class TrainBatches(Protocol):
     """Training batches by step."""
@@ -24,7 +27,10 @@ class TrainBatches(Protocol):
     steps_per_epoch: int
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: the same for the same seed, whatever was asked for before."""
+        """The batch of a step: the same for the same seed, whatever was asked for before.
+
+        Raises BrokenProcessPool if a process that decodes images was killed; asked again, it starts another.
+        """
         ...
 
 
@@ -79,7 +85,12 @@ class _StreamBatches:
         if step != self._next:
             self._iterator = self._stream.train_batches(self._batch_size, self._seed, step)
         self._next = step + 1
-        images, labels = next(self._iterator)
+        try:
+            images, labels = next(self._iterator)
+        except RuntimeError as error:
+            if _GRAIN_LOST_WORKER in str(error):  # grain has no type of its own for it
+                raise BrokenProcessPool(f"a process that decodes images was killed: {error}") from error
+            raise
         return self._make(jax.random.fold_in(self._key, step), images), jnp.asarray(labels)
 
 

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ghn_jax.deepnets.sources import ArchitectureConfig, Task
 from ghn_jax.fields import COUNT, COUNT_OR_NONE, IMAGE_SIZE, SEED, WORKERS, Range, check_fields, refuse_idle
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
+from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.metatraining.optimisation import OptimiserConfig
 from ghn_jax.runs.checkpoints import saved_steps
 
@@ -129,9 +131,7 @@ class RunConfig:
             refuse_idle(self, _CLUSTER, "without distributed")
         missing = [name for name in _CLUSTER if getattr(self, name) is None]
         if 0 < len(missing) < len(_CLUSTER):
-            raise ValueError(
-                f"{missing[0]} is missing: give coordinator, num_processes and process_id, or none of them"
-            )
+            raise ValueError(f"{missing[0]} is missing: give {', '.join(_CLUSTER)}, or none of them")
         if self.coordinator is not None and not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[^\s]+\]:\d{1,5}", self.coordinator):
             raise ValueError(f"coordinator must be HOST:PORT, got {self.coordinator!r}")
         if self.process_id is not None and self.num_processes is not None and self.process_id >= self.num_processes:
@@ -228,28 +228,33 @@ def load_config(folder: pathlib.Path) -> TrainConfig:
     """The configuration that a run was started with.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is none, or its file is damaged or has an unknown field; names the file.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
         raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
-    data = json.loads(path.read_text())
-    data["optimiser"]["milestones"] = tuple(data["optimiser"]["milestones"])
-    for group, field in (("run", "run_dir"), ("architectures", "architecture_file")):
-        if data[group][field] is not None:
-            data[group][field] = pathlib.Path(data[group][field])
     try:
-        ghn = GHNConfig.from_json(data["ghn"])
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return TrainConfig(
-        data["preset"],
-        images=ImageConfig(**data["images"]),
-        architectures=ArchitectureConfig(**data["architectures"]),
-        ghn=ghn,
-        optimiser=OptimiserConfig(**data["optimiser"]),
-        run=RunConfig(**data["run"]),
-    )
+        return _from_json(json.loads(path.read_text()))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no configuration of a run: {error}. Without that file, the run can go on with the options that "
+            "it was started with"
+        ) from None
+
+
+def _from_json(data: Any) -> TrainConfig:
+    """What `to_json` was given; fields that are missing, as in files of earlier versions, get their defaults."""
+    groups = checked_fields(TrainConfig, data, "it")
+    for group in dataclasses.fields(TrainConfig):
+        if group.name == "ghn":
+            groups["ghn"] = GHNConfig.from_json(groups["ghn"])
+        elif group.name != "preset":
+            kind = type(getattr(PRESETS["ghn2"], group.name))
+            there = groups[group.name]
+            if isinstance(there, Mapping):
+                there = {**to_json(kind()), **there}
+            groups[group.name] = kind(**checked_fields(kind, there, group.name))
+    return TrainConfig(**groups)
 
 
 _MAY_CHANGE = ("images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped")

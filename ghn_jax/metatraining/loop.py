@@ -22,7 +22,7 @@ from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.metatraining.validation import Validator
 from ghn_jax.runs import devices
 from ghn_jax.runs.callbacks import Callback, Log, Metrics, SaveEvery, TimeLimit, Validation
-from ghn_jax.runs.checkpoints import FOLDER, Checkpoints
+from ghn_jax.runs.checkpoints import FOLDER, best_step, restore
 from ghn_jax.runs.environment import ProcessMemory
 from ghn_jax.runs.metrics import read_metrics
 from ghn_jax.runs.progress import Progress, Reporter
@@ -230,12 +230,8 @@ def load_trained(source: str | os.PathLike[str]) -> PretrainedGHN:
     config = load_config(folder)
     ghn = GHN(config.ghn)
     like = initial_state(config.optimiser, init_ghn(ghn, jax.random.key(0))["params"])
-    checkpoints = Checkpoints(folder)
-    try:
-        best = checkpoints.best()
-        if best is None:
-            raise ValueError(f"{folder} holds no checkpoint yet")
-        state, _ = checkpoints.restore(best, like)
-    finally:
-        checkpoints.close()
+    best = best_step(folder)
+    if best is None:
+        raise ValueError(f"{folder} holds no checkpoint yet")
+    state, _ = restore(folder, best, like)
     return PretrainedGHN(ghn, {"params": state.params})

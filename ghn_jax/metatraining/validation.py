@@ -14,6 +14,7 @@ from ghn_jax.hypernet import GHN
 from ghn_jax.images import ImageSet, ImageStream, eval_batches
 from ghn_jax.metatraining.config import TrainConfig
 from ghn_jax.networks.runner import Runner
+from ghn_jax.runs.lock import folder_lock
 from ghn_jax.runs.pictures import curve_picture, histogram_picture
 
 
@@ -70,8 +71,9 @@ def final_evaluation(
     evaluator = Evaluator(ghn, weights, batches, Runner(), seed=config.run.seed)
     chosen = _architectures(config, "test", config.run.test_architectures)
     lines = folder / "test.jsonl"
-    lines.unlink(missing_ok=True)
-    scores = score_all(evaluator, chosen, lines)
+    with folder_lock(folder):
+        lines.unlink(missing_ok=True)
+        scores = score_all(evaluator, chosen, lines)
     ways = {"predicted": [s.top1 for s in scores], RANDOM_INIT_LABELS["he"]: [s.random_top1 or 0.0 for s in scores]}
     title = f"{len(scores)} unseen architectures, {config.images.dataset} test images"
     pictures = [histogram_picture(ways, title, folder / "test.png"), curve_picture(folder)]

@@ -5,7 +5,8 @@ from ghn_jax.runs.checkpoints import Checkpoints
 from ghn_jax.runs.metrics import MetricWriter, read_metrics
 from ghn_jax.runs.pictures import curve_picture
 from ghn_jax.runs.progress import LogReporter, Progress, Reporter
-from ghn_jax.runs.trainer import Batches, Outcome, StepOutput, Trainer, by_number
+from ghn_jax.runs.restarting import Batches, WorkerError
+from ghn_jax.runs.trainer import Outcome, StepOutput, Trainer, by_number
 
 __all__ = [
     "Batches",
@@ -23,6 +24,7 @@ __all__ = [
     "Trainer",
     "Update",
     "Validation",
+    "WorkerError",
     "by_number",
     "curve_picture",
     "read_metrics",

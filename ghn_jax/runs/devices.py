@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Device: TypeAlias = Any
@@ -34,6 +35,14 @@ def shares(costs: Sequence[int], count: int) -> list[list[int]]:
         parts[place].append(item)
         loads[place] += costs[item]
     return [sorted(part) for part in parts]
+
+
+def agree(*flags: bool) -> tuple[bool, ...]:
+    """Each flag, true if it is on any process; all of them must ask."""
+    if jax.process_count() == 1:
+        return flags
+    gathered = multihost_utils.process_allgather(np.array(flags, np.int32))
+    return tuple(bool(value) for value in np.asarray(gathered).reshape(-1, len(flags)).max(axis=0))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -3,9 +3,12 @@
 import json
 import math
 import pathlib
+import time
 from collections.abc import Mapping
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from ghn_jax.files import atomic_file
 
@@ -26,7 +29,11 @@ class MetricWriter:
             with atomic_file(path) as new:
                 new.write_text("".join(line + "\n" for line in kept))
         self._file = path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        # Not tensorboardX's SummaryWriter: its thread ends when a disk is full, and the run would wait for it for ever.
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(folder / "tensorboard" / "events"))
+        start = SessionLog(status=SessionLog.START)  # TensorBoard forgets what came after this step before
+        self._events.write_event(Event(step=first_step, wall_time=time.time(), session_log=start))
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """One row of a `kind` ("train", "validation", ..) for a step."""
@@ -34,7 +41,9 @@ class MetricWriter:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for key, value in values.items():
-            self._events.add_scalar(f"{kind}/{key}", value, step)
+            event = Event(step=step, wall_time=time.time(), summary=scalar(f"{kind}/{key}", value))
+            self._events.write_event(event)
+        self._events.flush()
 
     def close(self) -> None:
         """Flushes everything."""

@@ -6,26 +6,26 @@ and agreement between processes are the trainer's.
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from ghn_jax.runs.callbacks import Batch, Callback, Decision, Metrics, State, Update
 from ghn_jax.runs.checkpoints import Checkpoints
+from ghn_jax.runs.devices import agree
 from ghn_jax.runs.environment import record_versions
 from ghn_jax.runs.metrics import MetricWriter
 from ghn_jax.runs.progress import Progress, Reporter
+from ghn_jax.runs.restarting import Batch_co, Batches, Position, RestartingBatches
+from ghn_jax.runs.resuming import held_run, newest_state
 from ghn_jax.runs.signals import StopSignals
 
-Batch_co = TypeVar("Batch_co", covariant=True)
-
-Position = Any
-"""Where batches go on, as JSON."""
+logger = logging.getLogger(__name__)
 
 
 class StepOutput(NamedTuple, Generic[State]):
@@ -46,27 +46,11 @@ StepFn = Callable[[State, Batch, int, jax.Array], StepOutput[State]]
 """(state, batch, number of the update from 0, key of this update) -> the next state and metrics."""
 
 
-class Batches(Protocol[Batch_co]):
-    """Batches in order, with a position from which others go on exactly behind the last one handed out."""
-
-    @property
-    def position(self) -> Position:
-        """Behind the last batch that `next` returned."""
-        ...
-
-    def next(self) -> Batch_co:
-        """The next batch."""
-        ...
-
-    def close(self) -> None:
-        """Ends threads and processes."""
-        ...
-
-
 BatchSource = Callable[[int, Position | None, Progress | None], Batches[Batch]]
 """(number of the next update, position after the one before or None at the start, progress) -> batches from there on.
 
-It is called once a run, so that what it builds is closed however the run ends; long waits can be told to the progress.
+It is called once a run, and once more if a worker process dies, so that what it builds is closed however the run ends;
+long waits can be told to the progress.
 """
 
 
@@ -131,19 +115,30 @@ class Trainer(Generic[State, Batch]):
         self._limit = None if minutes is None else 60 * minutes
 
     def run(self) -> Outcome[State]:
-        """Trains, or goes on where a run in the same folder stopped."""
+        """Trains, or goes on where a run in the same folder stopped.
+
+        If making a batch or an update fails, the updates so far are saved before the error goes on. A worker process
+        that is killed is started anew once.
+
+        Raises:
+          ValueError: if another process holds the folder, or none of its checkpoints is whole or of this task.
+          WorkerError: if worker processes die twice.
+          OSError: if the folder cannot be written.
+        """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(held_run(self._folder))
+            first, state, position = newest_state(self._folder, self._initial)
             checkpoints = stack.enter_context(contextlib.closing(Checkpoints(self._folder, self._keep_last)))
-            state, first, position = self._initial, 0, None
-            if (latest := checkpoints.latest()) is not None:
-                state, rest = checkpoints.restore(latest, state)
-                first, position = latest, rest["position"]
+            kept = _Kept(checkpoints, first, state, position)
             progress = None
             if jax.process_index() == 0:
                 progress = Progress(
                     self._total, first, "train", self._reporter, waiting=self._waiting, limit=self._limit
                 )
-            batches = stack.enter_context(contextlib.closing(self._batches(first, position, progress)))
+            source = functools.partial(self._batches_from, progress)
+            batches = stack.enter_context(
+                contextlib.closing(RestartingBatches(source, first, position, kept.before_restart))
+            )
             log = stack.enter_context(contextlib.closing(_RunLog(self._folder, first, progress)))
             signals = stack.enter_context(StopSignals())
             for callback in self._callbacks:
@@ -151,21 +146,30 @@ class Trainer(Generic[State, Batch]):
             done, interrupted = first, False
             while done < self._total:
                 start = time.perf_counter()
-                batch = batches.next()
-                fetched = time.perf_counter()
-                state, metrics, details = self._step_fn(state, batch, done, jax.random.fold_in(self._key, done))
+                try:
+                    batch = batches.next()
+                    fetched = time.perf_counter()
+                    state, metrics, details = self._step_fn(state, batch, done, jax.random.fold_in(self._key, done))
+                except Exception:
+                    kept.after_error()
+                    raise
                 times = {"seconds": time.perf_counter() - fetched, "waited_seconds": fetched - start}
                 update = Update(done, state, batch, {**times, **metrics}, details)
                 done, position = update.done, batches.position
                 log.update(update, self._describe)
                 decision = self._decide(update, signals)
                 metric = self._after_step(update, decision, log)
+                kept.reached(done, state, position)
                 if metric is not None or decision.save or decision.stop:
-                    checkpoints.save(done, state, {"position": position}, metric)
+                    kept.save(metric)
+                checkpoints.check()
                 if decision.stop:
                     interrupted = decision.interrupted
                     break
         return Outcome(state, done, position, interrupted)
+
+    def _batches_from(self, progress: Progress | None, done: int, position: Position | None) -> Batches[Batch]:
+        return self._batches(done, position, progress)
 
     def _decide(self, update: Update[State, Batch], signals: StopSignals) -> Decision:
         """What any callback of any process wishes for."""
@@ -178,6 +182,43 @@ class Trainer(Generic[State, Batch]):
         """Runs the callbacks; the last metric that one of them returned."""
         found = [callback.after_step(update, decision, log) for callback in self._callbacks]
         return next((metric for metric in reversed(found) if metric is not None), None)
+
+
+class _Kept(Generic[State]):
+    """What a run has reached, and its checkpoints."""
+
+    def __init__(self, checkpoints: Checkpoints, first: int, state: State, position: Position | None) -> None:
+        self._checkpoints, self._saved = checkpoints, first
+        self._done, self._state, self._position = first, state, position
+
+    def reached(self, done: int, state: State, position: Position | None) -> None:
+        """Notes the state after an update."""
+        self._done, self._state, self._position = done, state, position
+
+    def save(self, metric: float | None = None) -> None:
+        """Writes a checkpoint; on every process of the run."""
+        self._checkpoints.save(self._done, self._state, {"position": self._position}, metric)
+        self._saved = self._done
+
+    def before_restart(self) -> None:
+        """Saves what was reached, and says that worker processes are started anew."""
+        logger.warning("a worker process was killed: it is started anew, after %d updates", self._done)
+        self._save_alone()
+
+    def after_error(self) -> None:
+        """Saves what was reached, if that is possible."""
+        try:
+            self._save_alone()
+        except Exception as error:
+            logger.warning("the %d updates made so far could not be saved: %s", self._done, error)
+
+    def _save_alone(self) -> None:
+        """Saves, unless it needs the other processes of the run, or an update had already given the state up."""
+        gone = any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(self._state))
+        if self._saved == self._done or gone or jax.process_count() > 1:
+            return
+        self.save()
+        logger.warning("the %d updates made so far are saved", self._done)
 
 
 class _RunLog:
@@ -207,14 +248,6 @@ class _RunLog:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def agree(*flags: bool) -> tuple[bool, ...]:
-    """Each flag, true if it is on any process."""
-    if jax.process_count() == 1:
-        return flags
-    gathered = multihost_utils.process_allgather(np.array(flags, np.int32))
-    return tuple(bool(value) for value in np.asarray(gathered).reshape(-1, len(flags)).max(axis=0))
 
 
 def _describe(metrics: Metrics) -> str:

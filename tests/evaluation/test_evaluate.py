@@ -11,9 +11,8 @@ import pytest
 from tiny_networks import IMAGE_SIZE, tiny_batch, tiny_ghn
 
 from ghn_jax.evaluation import EvaluationConfig, evaluate
-from ghn_jax.evaluation.api import SCORES_FILE
 from ghn_jax.evaluation.repeated import RepeatedBatches
-from ghn_jax.evaluation.score_table import read_scores
+from ghn_jax.evaluation.score_table import SCORES_FILE, read_scores
 from ghn_jax.hypernet import PretrainedGHN
 from ghn_jax.images import load_images
 

@@ -13,7 +13,14 @@ from tiny_networks import images_and_labels, tiny_batch, tiny_ghn
 from ghn_jax.evaluation.accuracy import Evaluator, Score, top_k
 from ghn_jax.evaluation.bn_statistics import reestimate_statistics
 from ghn_jax.evaluation.forward import network_of
-from ghn_jax.evaluation.score_table import append_score, claim_folder, read_scores, score_all, summary_table
+from ghn_jax.evaluation.score_table import (
+    SCORES_FILE,
+    append_score,
+    claim_folder,
+    read_scores,
+    score_all,
+    summary_table,
+)
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import predict_params
@@ -117,16 +124,27 @@ def test_scores_are_appended_and_a_line_cut_short_is_dropped(tmp_path: pathlib.P
     assert read_scores(path) == SCORES[:2]
     append_score(path, SCORES[2])
     assert read_scores(path) == SCORES
-    path.write_text('{"other": 1}\n')
-    with pytest.raises(ValueError, match="no file of scores"):
-        read_scores(path)
+    whole = path.read_bytes()
+    for damaged, words in (
+        (b'{"other": 1}\n', "line 1, is no score: it lacks name"),
+        (whole.replace(b'"top5": 0.9', b'"top5": "0.9"', 1), "line 1, is no score: it: top5 must be float"),
+        (whole.replace(b'{"name": "test/1"', b'{"na\xffe": "test/1"'), "line 2, is no score"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=words):
+            read_scores(path)
 
 
 def test_scores_of_different_questions_are_not_mixed(tmp_path: pathlib.Path) -> None:
     claim_folder(tmp_path, {"images": 64, "weights": "a"})
-    claim_folder(tmp_path, {"images": 64, "weights": "a"})
-    with pytest.raises(ValueError, match="images was 64, now 32"):
+    claim_folder(tmp_path, {"images": 48, "weights": "a"})  # a start that failed does not stand in the way
+    append_score(tmp_path / SCORES_FILE, SCORES[0])
+    claim_folder(tmp_path, {"images": 48, "weights": "a"})
+    with pytest.raises(ValueError, match="images was 48, now 32"):
         claim_folder(tmp_path, {"images": 32, "weights": "a"})
+    (tmp_path / "question.json").write_text('{"ima')
+    with pytest.raises(ValueError, match=r"question\.json is damaged"):
+        claim_folder(tmp_path, {"images": 48, "weights": "a"})
 
 
 def test_a_model_without_cells_is_scored_by_both_protocols() -> None:

@@ -3,14 +3,15 @@
 import pathlib
 import random
 import signal
-import subprocess
-import time
 
 import numpy as np
 import pytest
+from random_kills import kill_any_time, kill_while_writing, lines, wait_until
 from tiny_runs import finish, start, weights
 
+from ghn_jax.runs.checkpoints import checkpoint_folder, saved_steps
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
+from ghn_jax.runs.records import read_record
 
 STEPS = 30
 COUNTED = ("--seed=1", "--num-architectures=4", "--max-nodes=140")
@@ -26,49 +27,79 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-def wait_for_steps(folder: pathlib.Path, process: subprocess.Popen[str], steps: int) -> None:
-    """Returns once a run has written so many rows."""
-    path = folder / METRICS_FILE
-    end = time.monotonic() + 600
-    while not path.exists() or path.read_text().count("\n") < steps:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def totals(folder: pathlib.Path) -> tuple[int, int]:
     """Draws held out, which each row counts since the one before, and networks passed over, counted from the start."""
     rows = read_metrics(folder)
     return sum(row["networks_held_out"] for row in rows), rows[-1]["networks_passed_over"]
 
 
-def same_run(one: pathlib.Path, other: pathlib.Path) -> None:
-    """Weights bit for bit, the same losses at every step, and as many networks held out and passed over."""
+def same_run(one: pathlib.Path, other: pathlib.Path, steps: int = STEPS) -> None:
+    """Weights and optimiser bit for bit, the same losses at every step, as many networks held out and passed over."""
     first, second = weights(one), weights(other)
     assert first.keys() == second.keys()
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)
+    records = [read_record(checkpoint_folder(folder, steps)) for folder in (one, other)]
+    assert records[0].digests
+    assert (records[0].digests, records[0].rest) == (records[1].digests, records[1].rest)
     losses = [[(row["step"], row["loss"]) for row in read_metrics(folder)] for folder in (one, other)]
-    assert [step for step, _ in losses[0]] == list(range(STEPS))
+    assert [step for step, _ in losses[0]] == list(range(steps))
     assert losses[0] == losses[1]
     assert totals(one) == totals(other)
     assert min(totals(one)) > 0
 
 
-def test_a_killed_run_ends_as_one_that_was_not(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_run_killed_twice_ends_as_one_that_was_not(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    rng = random.Random(0)
     process = start(tmp_path, *OPTIONS)
-    wait_for_steps(tmp_path, process, 5)
-    time.sleep(random.uniform(0, 1))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    wait_until(process, lambda: lines(tmp_path / METRICS_FILE) >= 2)
+    kill_any_time(process, rng, tmp_path / METRICS_FILE)
+    kill_while_writing(start(tmp_path, *OPTIONS), rng, tmp_path)
+    assert lines(tmp_path / METRICS_FILE) < STEPS
     finish(start(tmp_path, *OPTIONS))
     same_run(uninterrupted, tmp_path)
+
+
+LONG = 250
+KILLS = 25
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_long(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("long")
+    finish(start(folder, *OPTIONS, f"--steps={LONG}"))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_hundred_kills_are_a_hundred_resumes(
+    seed: int, uninterrupted_long: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Four runs that are killed 25 times each: every second time while a checkpoint is written, seen afterwards."""
+    rng, options = random.Random(seed), (*OPTIONS, f"--steps={LONG}")
+    inside = anywhere = 0
+    while inside + anywhere < KILLS:
+        process = start(tmp_path, *options)
+        if inside <= anywhere:
+            really = kill_while_writing(process, rng, tmp_path)
+            inside, anywhere = inside + really, anywhere + (not really)
+        else:
+            kill_any_time(process, rng, tmp_path / METRICS_FILE)
+            anywhere += 1
+    done = saved_steps(tmp_path)[-1]
+    print(f"{inside} kills while a checkpoint was written, {anywhere} elsewhere, at {done} of {LONG} updates")
+    assert inside >= KILLS // 2
+    assert done < LONG
+    finish(start(tmp_path, *options))
+    same_run(uninterrupted_long, tmp_path, LONG)
+    assert not (tmp_path / "damaged").exists()
 
 
 def test_a_terminated_run_saves_exits_cleanly_and_goes_on(uninterrupted: pathlib.Path, tmp_path: pathlib.Path) -> None:
     slow = (*COUNTED, f"--steps={STEPS}", "--checkpoint-minutes=100")
     process = start(tmp_path, *slow)
-    wait_for_steps(tmp_path, process, 3)
+    wait_until(process, lambda: lines(tmp_path / METRICS_FILE) >= 3)
     process.send_signal(signal.SIGTERM)
     finish(process)
     done = len(read_metrics(tmp_path))

@@ -69,6 +69,42 @@ def test_a_saved_configuration_is_read_back(preset: str, tmp_path: pathlib.Path)
         load_config(tmp_path / "none")
 
 
+def test_a_damaged_configuration_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.json"
+    options = [f"--run-dir={tmp_path}", "--minutes=3", "--architecture-file=there.hdf5"]
+    config = parse_config(options, "")
+    save_config(config, tmp_path)
+    whole = path.read_text()
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    check_resumable(config)
+    bad = (
+        (whole[:-300], "Unterminated|Expecting"),
+        ("[" * 100_000, "recursion"),
+        ("[]", "must be an object"),
+        (whole.replace('"seed"', '"sead"'), "has the unknown sead"),
+        (whole.replace('"images":', '"pictures":'), "lacks images"),
+        (whole.replace('"batch_size": 64', '"batch_size": true'), "batch_size must be int, got True"),
+        (whole.replace('"hid": 32', '"hid": "32"'), "hid must be int"),
+        (whole.replace('"epochs": 300', '"epochs": 0'), "epochs and steps must be positive"),
+        (whole.replace("there.hdf5", "there.hdf5\udcff"), "codec can't"),
+    )
+    for text, words in bad:
+        path.write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(ValueError, match=words) as raised:
+            check_resumable(config)
+        assert str(raised.value).startswith(f"{path} is no configuration of a run")
+    path.unlink()
+    check_resumable(config)
+
+
+def test_a_configuration_of_an_earlier_version_may_lack_a_field(tmp_path: pathlib.Path) -> None:
+    config = parse_config([f"--run-dir={tmp_path}"], "")
+    save_config(config, tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"keep_last": 2,\n', ""))
+    assert load_config(tmp_path) == config
+
+
 def test_a_run_goes_on_only_as_what_it_was(tmp_path: pathlib.Path) -> None:
     config = parse_config([f"--run-dir={tmp_path}", "--seed=1"], "")
     check_resumable(config)

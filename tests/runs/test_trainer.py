@@ -16,12 +16,12 @@ import pytest
 from tiny_runs import ROOT, environment
 
 from ghn_jax.runs.callbacks import Callback, Decision, SaveEvery, TimeLimit, Validation
-from ghn_jax.runs.checkpoints import Checkpoints, saved_steps
+from ghn_jax.runs.checkpoints import best_step, restore, saved_steps
 from ghn_jax.runs.environment import VERSIONS_FILE
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 from ghn_jax.runs.trainer import NumberedBatches, StepOutput, Trainer, by_number
 
-TASK = ROOT / "tests" / "runs" / "regression_task.py"
+TASK = ROOT / "tests" / "regression_task.py"
 STEPS = 60
 
 
@@ -46,11 +46,7 @@ def wait_for_rows(folder: pathlib.Path, process: subprocess.Popen[str], rows: in
 
 def final_state(folder: pathlib.Path) -> list[np.ndarray]:
     like = (jnp.zeros(3), optax.adam(0.05).init(jnp.zeros(3)))
-    checkpoints = Checkpoints(folder)
-    try:
-        state, rest = checkpoints.restore(STEPS, like)
-    finally:
-        checkpoints.close()
+    state, rest = restore(folder, STEPS, like)
     assert rest == {"position": STEPS}
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
@@ -229,9 +225,7 @@ def test_checkpoints_are_ranked_by_the_validation(tmp_path: pathlib.Path) -> Non
         return {"score": 1.0 if state["count"] == 2 else 0.5}
 
     trainer(tmp_path, callbacks=[Validation(evaluate, 2, "score")], total=9).run()
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.best() == 2
-    checkpoints.close()
+    assert best_step(tmp_path) == 2
     with pytest.raises(ValueError, match="at least 1"):
         Validation(evaluate, 0, "score")
 
