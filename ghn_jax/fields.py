@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -32,10 +33,12 @@ class Range:
     def holds(self, value: object) -> bool:
         """Whether a value is a number of the range; True and False are none."""
         kind = numbers.Integral if self.whole else numbers.Real
-        if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, kind) or isinstance(value, bool):
             return False
-        above = value > self.low if self.open else value >= self.low
-        return above and (value < self.high if self.below else value <= self.high)
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+        above = number > self.low if self.open else number >= self.low
+        below = number < self.high if self.below else number <= self.high
+        return above and below and abs(number) <= sys.float_info.max
 
     def __str__(self) -> str:
         low = f"above {self.low:,}" if self.open else f"of at least {self.low:,}"

@@ -20,8 +20,7 @@ from ghn_jax.evaluation.score_table import SCORES_FILE, claim_folder, score_all,
 from ghn_jax.fields import COUNT, SEED, Range, check_fields, refuse_idle
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.canonical import canonical_hash
-from ghn_jax.hypernet import PretrainedGHN, load_ghn
-from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN
+from ghn_jax.hypernet.api import GHNSource, resolve_ghn
 from ghn_jax.images import ImageSet, ImageStream, eval_batches, train_batches
 from ghn_jax.networks.random_init import RANDOM_INITS, he_initialisation
 from ghn_jax.networks.runner import Runner
@@ -93,7 +92,7 @@ class Evaluation:
 
 
 def evaluate(
-    ghn: PretrainedGHN | str | None,
+    ghn: GHNSource,
     images: ImageSet | ImageStream,
     config: EvaluationConfig | None = None,
     *,
@@ -117,7 +116,7 @@ def evaluate(
         holds scores of something else or is in use.
     """
     config = config or EvaluationConfig()
-    loaded = ghn if isinstance(ghn, PretrainedGHN) else load_ghn(ghn or DEFAULT_GHN)
+    loaded = resolve_ghn(ghn)
     chosen = _given(architectures) if architectures is not None else _of_split(config, images)
     evaluator = Evaluator(
         ghn=loaded.ghn,
