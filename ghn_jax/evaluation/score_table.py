@@ -23,7 +23,13 @@ RANDOM_INIT_LABELS = {"he": "He init", "torch": "PyTorch init"}
 
 
 def summary_table(
-    scores: Sequence[Score], chance: float, random_init: str = "he", *, passed_over: int = 0, held_out: int = 0
+    scores: Sequence[Score],
+    chance: float,
+    random_init: str = "he",
+    *,
+    passed_over: int = 0,
+    held_out: int = 0,
+    held_out_rule: str = "kept for evaluation",
 ) -> str:
     """Mean, standard error over architectures (n - 1) and maximum, predicted and randomly initialised, in per cent.
 
@@ -32,7 +38,8 @@ def summary_table(
       chance: accuracy of a guess, in [0, 1].
       random_init: the rule that they hold scores of.
       passed_over: networks that training passed over because their meta-batch had too many nodes.
-      held_out: draws that training left out because they are networks of evaluation splits.
+      held_out: draws that training left out.
+      held_out_rule: which ones, in words (`ArchitectureConfig.held_out_rule`).
 
     Raises:
       ValueError: without scores.
@@ -60,7 +67,7 @@ def summary_table(
     if passed_over or held_out:
         lines.append(
             f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out "
-            f"{held_out:,} draws that are networks of evaluation splits"
+            f"{held_out:,} draws that are {held_out_rule}"
         )
     return "\n".join(lines)
 
