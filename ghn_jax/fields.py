@@ -41,9 +41,11 @@ class Range:
         return above and below and abs(number) <= sys.float_info.max
 
     def __str__(self) -> str:
-        low = f"above {self.low:,}" if self.open else f"of at least {self.low:,}"
-        high = "" if math.isinf(self.high) else f" and {'below' if self.below else 'at most'} {self.high:,}"
-        return f"a{' whole' if self.whole else ' finite'} number {low}{high}"
+        kind = "a whole number" if self.whole else "a finite number"
+        if math.isinf(self.high):
+            return f"{kind} {'above' if self.open else 'of at least'} {self.low:,}"
+        low = f"above {self.low:,} up to" if self.open else f"from {self.low:,} to"
+        return f"{kind} {low} {'below ' if self.below else ''}{self.high:,}"
 
 
 COUNT = Range(1, 1_000_000_000)

@@ -58,15 +58,16 @@ def init_like(
     """
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         raise ValueError(f"x must be an array of images or their jax.ShapeDtypeStruct, got a {type(x).__name__}")
-    if not _is_key(rng):
+    linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
+    is_linen = linen is not None and isinstance(model, linen.Module)
+    if is_linen and not _is_key(rng):
         raise ValueError(f"rng must be one key, such as jax.random.key(0), got {rng!r}")
     graph = trace(model, x.shape, layout=layout, params=params, call_kwargs=call_kwargs, output=output)
     loaded = resolve_ghn(ghn)
     warn_once(loaded.trained_on, [graph])
     prepared = prepare(loaded.config, [graph], classifier=graph.num_classes == loaded.config.num_classes)
     (predicted,) = predict_params(loaded.ghn, loaded.variables, prepared)
-    linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
-    if linen is not None and isinstance(model, linen.Module):
+    if is_linen:
         return _init_linen(model, rng, x, call_kwargs or {}, predicted)
     if nnx is not None and isinstance(model, nnx.Module):
         state = jax.tree.map(lambda leaf: leaf, nnx.state(model))  # variables of its own

@@ -63,8 +63,9 @@ class ArchGraph:
             what are no whole numbers; names the node and the architecture.
         """
         types = whole_numbers(name, "node_types", node_types)
-        shapes = whole_numbers(name, "node_shapes", node_shapes, 4).astype(np.int32)
-        pairs = whole_numbers(name, "edges", edges, 2).astype(np.int32)
+        shapes = whole_numbers(name, "node_shapes", node_shapes).astype(np.int32)
+        pairs = whole_numbers(name, "edges", edges).astype(np.int32)
+        pairs = pairs if pairs.size else pairs.reshape(0, 2)
         check_indices(name, types, pairs, params)
         check_paths_of_leaves(name, params)
         types = types.astype(np.int8)

@@ -14,7 +14,7 @@ _LARGEST = np.iinfo(np.int32).max
 
 def check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Sequence[ParamSpec]) -> None:
     """Raises ValueError for unknown types and for edges or specs that point outside the graph."""
-    count = len(types)
+    count = len(types) if types.ndim == 1 else 0
     if count == 0:
         raise ValueError(f"architecture {name!r} has no nodes")
     unknown = np.flatnonzero((types < 0) | (types >= len(Primitive)))
@@ -39,23 +39,22 @@ def check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Seque
         )
 
 
-def whole_numbers(name: str, what: str, values: Any, width: int | None = None) -> np.ndarray:
-    """An int64 array (n,), or (n, width), of whole numbers.
+def whole_numbers(name: str, what: str, values: Any) -> np.ndarray:
+    """An int64 array of whole numbers, of whatever type they are.
 
     Raises:
       ValueError: for anything else; names the architecture.
     """
     try:
         array = np.asarray(values)
-    except ValueError:
+    except ValueError:  # rows of different lengths
         array = np.array(None)
-    array = array if array.size or width is None else array.reshape(0, width).astype(int)
-    fits = array.ndim == 1 if width is None else array.ndim == 2 and array.shape[1] == width
-    if array.dtype.kind not in "iu" or not fits:
-        rows = "whole numbers" if width is None else f"rows of {width} whole numbers"
-        raise ValueError(f"architecture {name!r}: {what} must be {rows}, got {str(values)[:80]}")
+    if array.dtype.kind not in "iuf" or not (np.rint(array) == array).all():
+        raise ValueError(f"architecture {name!r}: {what} must be an array of whole numbers, got {str(values)[:80]}")
     if array.size and not -_LARGEST <= array.min() <= array.max() <= _LARGEST:
-        raise ValueError(f"architecture {name!r}: {what} must be below {_LARGEST:,}, got {array.max()}, {array.min()}")
+        raise ValueError(
+            f"architecture {name!r}: {what} must be at most {_LARGEST:,}, got {array.max()}, {array.min()}"
+        )
     return array.astype(np.int64)
 
 
