@@ -26,7 +26,7 @@ from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 from ghn_jax.graphs.batching import batch_graphs
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import GHN, PretrainedGHN, embed, init_ghn, predict
-from ghn_jax.images import ImageSet, few_shot, load_images, train_batches
+from ghn_jax.images import ImageSet, ImageSplit, few_shot, load_images, train_batches
 from ghn_jax.initialising import init_like
 from ghn_jax.metatraining.config import ImageConfig, RunConfig, TrainConfig
 from ghn_jax.metatraining.optimisation import OptimiserConfig
@@ -255,6 +255,7 @@ def networks() -> dict[str, tuple[Call, str]]:
 
 
 def data_and_configurations() -> dict[str, tuple[Call, str]]:
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
     cells = Genotype((("conv_3x3", 0), ("none", 1)), (2,), (("max_pool_3x3", 0), ("none", 1)), (2,))
     msa = Genotype((("msa", 0), ("none", 1)), (2,), (("msa", 0), ("none", 1)), (2,))
     return {
@@ -269,6 +270,13 @@ def data_and_configurations() -> dict[str, tuple[Call, str]]:
         "images name": (lambda: load_images("there_is_no_such_set"), "there_is_no_such_set"),
         "images size": (lambda: load_images("digits", -1), "image_size must be at least 1, got -1"),
         "images folder": (lambda: load_images("folder:there/is/none"), "there/is/none"),
+        "label -1": (
+            lambda: ImageSplit(pixels, np.array([0, -1])),
+            "labels must be whole numbers from 0.* least -1",
+        ),
+        "label 0.5": (lambda: ImageSplit(pixels, np.array([0, 0.5])), "labels must be whole numbers.*float64"),
+        "label missing": (lambda: ImageSplit(pixels, np.array([0])), "2 images need as many labels"),
+        "pixels float": (lambda: ImageSplit(pixels / 255, np.array([0, 1])), "images must be uint8"),
         "batch 0": (lambda: train_batches(digits(), 0, 0), "batch_size must be"),
         "batch many": (lambda: train_batches(digits(), 10_000, 0), "batch_size must be"),
         "few 0": (lambda: few_shot(digits().train, 0), "cannot take 0 of each class"),

@@ -52,7 +52,7 @@ def non_finite(runner: Runner, args: NetworkArgs, params: dict[Path, np.ndarray]
     return {name for name, value in everything.items() if not np.isfinite(value).all()}
 
 
-@pytest.mark.slow  # 300 networks in three types: layers are compiled once for each of two
+@pytest.mark.slow  # 300 networks in two types: 640 programs, shared by all of them
 @pytest.mark.parametrize("first", range(0, NETWORKS, PART))
 def test_what_is_finite_in_float64_is_finite_in_other_types(first: int) -> None:
     runner = Runner()
@@ -65,6 +65,7 @@ def test_what_is_finite_in_float64_is_finite_in_other_types(first: int) -> None:
             assert all(names <= exact for names in lost.values()), (number, args, lost, exact)
 
 
+@pytest.mark.slow
 def test_a_value_that_no_type_holds_is_found() -> None:
     """What the test above looks for: an overflow of float32 that float64 does not have."""
     runner, args = Runner(), network(0)
