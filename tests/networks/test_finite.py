@@ -62,6 +62,9 @@ def test_what_is_finite_in_float64_is_finite_in_other_types(first: int) -> None:
         lost = {dtype: non_finite(runner, args, params, dtype, number) for dtype in ("float32", "bfloat16")}
         if any(lost.values()):
             exact = non_finite(runner, args, params, "float64", number)
+            if "logits" in exact:  # no type holds what it computes: without BN, gates multiply what they gate
+                assert args.norm is None, (number, args)
+                continue
             assert all(names <= exact for names in lost.values()), (number, args, lost, exact)
 
 
