@@ -22,7 +22,7 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -93,7 +93,7 @@ def json_object(option: str, text: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def code_of(model: str, what: str) -> Iterator[None]:
+def code_of(model: str, what: str) -> Generator[None]:
     """What a model's own code raises, of whatever kind, becomes a ValueError that names the model."""
     try:
         yield

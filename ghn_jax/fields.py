@@ -33,7 +33,7 @@ class Range:
     def holds(self, value: object) -> bool:
         """Whether a value is a number of the range; True and False are none."""
         kind = numbers.Integral if self.whole else numbers.Real
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, kind):
             return False
         number = int(value) if isinstance(value, numbers.Integral) else float(value)
         above = number > self.low if self.open else number >= self.low

@@ -82,9 +82,7 @@ def _is_key(rng: Any) -> bool:
     if dtype is None:
         return False
     return (
-        shape == ()
-        if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-        else dtype == "uint32" and len(shape or ()) == 1
+        shape == () if jax.numpy.issubdtype(dtype, jax.dtypes.prng_key) else dtype == "uint32" and len(shape or ()) == 1
     )
 
 

@@ -1,5 +1,8 @@
 """Bad calls of the library: each raises a ValueError that names what is wrong, before anything is computed."""
 
+# Arguments of wrong types are what this file is about.
+# pyright: reportArgumentType=false
+
 import dataclasses
 import functools
 import math

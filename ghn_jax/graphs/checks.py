@@ -77,7 +77,8 @@ def check_graph(
     name: str, types: np.ndarray, shapes: np.ndarray, edges: np.ndarray, params: Sequence[ParamSpec]
 ) -> None:
     """Raises ValueError for anything that `ArchGraph` promises and a graph does not keep; names both."""
-    if not all(isinstance(array, np.ndarray) and array.dtype.kind == "i" for array in (types, shapes, edges)):
+    arrays: tuple[Any, ...] = (types, shapes, edges)
+    if not all(isinstance(array, np.ndarray) and array.dtype.kind == "i" for array in arrays):
         raise ValueError(f"architecture {name!r}: nodes, shapes and edges must be integer arrays; use ArchGraph.build")
     check_indices(name, types, edges, params)
     count = len(types)

@@ -43,12 +43,13 @@ def resolve_ghn(ghn: GHNSource) -> PretrainedGHN:
         return ghn
     if ghn is None:
         return default_ghn()
-    if isinstance(ghn, str | os.PathLike):
-        return load_ghn(ghn)
+    source: Any = ghn
+    if isinstance(source, str | os.PathLike):
+        return load_ghn(source)
     raise ValueError(f"ghn must be a loaded hypernetwork, a source for load_ghn or None, got a {type(ghn).__name__}")
 
 
-def _check_graphs(graphs: Sequence[ArchGraph]) -> None:
+def _check_graphs(graphs: Sequence[Any]) -> None:
     """Raises ValueError unless these are architecture graphs."""
     for graph in graphs:
         if not isinstance(graph, ArchGraph):

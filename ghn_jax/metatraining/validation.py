@@ -77,6 +77,8 @@ def final_evaluation(
     ways = {"predicted": [s.top1 for s in scores], RANDOM_INIT_LABELS["he"]: [s.random_top1 or 0.0 for s in scores]}
     title = f"{len(scores)} unseen architectures, {config.images.dataset} test images"
     pictures = [histogram_picture(ways, title, folder / "test.png"), curve_picture(folder)]
-    counts = {"passed_over": passed_over, "held_out": held_out}
-    table = summary_table(scores, 1 / images.num_classes, **counts, held_out_rule=config.architectures.held_out_rule)
+    rule = config.architectures.held_out_rule
+    table = summary_table(
+        scores, 1 / images.num_classes, passed_over=passed_over, held_out=held_out, held_out_rule=rule
+    )
     return scores, table, [lines, *pictures]
