@@ -44,7 +44,8 @@ def trained_and_evaluated(pictures: pathlib.Path, folder: pathlib.Path, train: S
     losses = [row["loss"] for row in read_metrics(folder / "run") if row["kind"] == "train"]
     assert len(losses) == 3
     assert np.isfinite(losses).all()
-    evaluation = (f"--split={split}", "--architectures=2", "--batch-size=20", "--demo-width=8")
+    evaluation = [f"--split={split}", "--architectures=2", "--batch-size=20"]
+    evaluation += ["--demo-width=8"] * (split == "demo")
     command = [sys.executable, str(ROOT / "experiments" / "eval_ghn.py"), f"--ghn={folder / 'run'}"]
     done = subprocess.run(
         [*command, *common, *evaluation, f"--out={folder / 'scores'}"],
