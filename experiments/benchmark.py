@@ -15,6 +15,7 @@ from typing import Literal
 
 import tyro
 
+from ghn_jax.fields import COUNT, check_fields
 from ghn_jax.networks import enable_compilation_cache
 
 
@@ -28,6 +29,9 @@ class Options:
     """Print the figures once more as one JSON object on the last line."""
     repeats: int = 5
     """Timed runs after the warm-up; the median is reported."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"repeats": COUNT})
 
 
 def main() -> None:

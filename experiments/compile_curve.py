@@ -21,6 +21,7 @@ import tyro
 
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.deepnets.widths import draw_width
+from ghn_jax.fields import COUNT, COUNT_OR_NONE, SEED, check_fields
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.schedule import schedule
 
@@ -39,6 +40,13 @@ class Options:
     """Draw the width per network as meta-training does, else C 32."""
     picture: pathlib.Path = pathlib.Path("compile_curve.png")
     """Where the curve is drawn."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"networks": COUNT, "first": COUNT_OR_NONE, "seed": SEED})
+        if self.first >= self.networks:
+            raise ValueError(f"first must be below networks = {self.networks}, got {self.first}")
+        if self.picture.suffix not in (".png", ".pdf", ".svg"):
+            raise ValueError(f"picture must end in .png, .pdf or .svg, got {str(self.picture)!r}")
 
 
 def counts(options: Options) -> np.ndarray:

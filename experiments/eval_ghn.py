@@ -33,6 +33,7 @@ from ghn_jax.evaluation import Evaluation, EvaluationConfig, evaluate
 from ghn_jax.evaluation.score_table import RANDOM_INIT_LABELS
 from ghn_jax.images import load_images
 from ghn_jax.images.records import BadImages
+from ghn_jax.metatraining.config import ImageConfig
 from ghn_jax.metatraining.loop import load_trained
 from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.runs.pictures import histogram_picture
@@ -60,6 +61,12 @@ class Options(EvaluationConfig):
     bad_images: BadImages = "refuse"
     out: pathlib.Path | None = None
     compilation_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ImageConfig(self.dataset, self.data_dir, self.image_size)  # checks them
+        if not self.ghn:
+            raise ValueError("ghn must name a hypernetwork, got ''")
 
     @property
     def folder(self) -> pathlib.Path:

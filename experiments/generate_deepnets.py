@@ -22,6 +22,7 @@ import tqdm
 import tyro
 
 from ghn_jax.deepnets import SPLITS, Generated, GenerationPlan, draw_statistics, generate_dataset, statistics_table
+from ghn_jax.fields import COUNT, SEED, WORKERS, Range, check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Options:
     """Architecture i depends on split, seed and i alone."""
     workers: int = os.cpu_count() or 1
     """Processes; the content does not depend on them."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"count": COUNT, "seed": SEED, "workers": Range(1, WORKERS.high)})
+        if self.out.suffix not in (".hdf5", ".h5"):
+            raise ValueError(f"out must end in .hdf5 or .h5, got {str(self.out)!r}")
+        GenerationPlan(self.split, self.seed, self.count or 1)  # checks the split
 
 
 def main() -> None:

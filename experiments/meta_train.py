@@ -47,7 +47,7 @@ def main() -> None:
     print(f"{result.steps} updates, {(time.monotonic() - start) / 60:.1f} minutes, in {config.run_dir}", flush=True)
     if jax.process_index() == 0:
         passed_over = f"{result.passed_over:,} passed over, their meta-batches too large"
-        held_out = f"{result.held_out:,} draws left out, networks of evaluation splits"
+        held_out = f"{result.held_out:,} draws left out, {config.architectures.held_out_rule}"
         print(f"trained on {result.networks:,} networks; {passed_over}; {held_out}", flush=True)
     if not result.finished or jax.process_index() != 0 or not config.run.test_architectures:
         return

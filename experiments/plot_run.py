@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import pathlib
+from typing import Annotated
 
 import tyro
 
@@ -24,7 +25,7 @@ class Options:
       run_dir: folder of the run.
     """
 
-    run_dir: tyro.conf.Positional[pathlib.Path]
+    run_dir: Annotated[tyro.conf.Positional[pathlib.Path], tyro.conf.arg(metavar="RUN-DIR")]
 
 
 def main() -> None:

@@ -13,13 +13,16 @@ import running
 if __name__ == "__main__":
     running.quiet_start()
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 import json
+import math
 import pathlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -28,14 +31,19 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import tyro
 
+from ghn_jax.fields import SEED, check_fields
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.graphs.tracing.frontends import path_of
+from ghn_jax.graphs.tracing.input_layout import batch_axes
 from ghn_jax.hypernet.api import resolve_ghn
 from ghn_jax.hypernet.grouping import CLASSIFIER_ROLES
 from ghn_jax.initialising import init_like
 from ghn_jax.networks import enable_compilation_cache
+
+MOST_NUMBERS = 100_000_000
+"""Of one image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,23 +70,54 @@ class Options:
     layout: str | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_fields(self, {"seed": SEED})
+        if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.model):
+            raise ValueError(f"--model must be MODULE:NAME, got {self.model!r}")
+        image_shape(self.input)
+        for option in ("arguments", "call_kwargs"):
+            json_object(f"--{option}", getattr(self, option))
+        if self.layout is not None:
+            batch_axes((1, 1, 1), self.layout)
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The object that JSON text describes; raises ValueError naming the option for other text."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{option} must be a JSON object, got {text[:80]!r}: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{option} must be a JSON object such as {{}}, got {text[:80]!r}")
+    return found
+
+
+@contextlib.contextmanager
+def code_of(model: str, what: str) -> Generator[None]:
+    """What a model's own code raises, of whatever kind, becomes a ValueError that names the model."""
+    try:
+        yield
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(f"--model {model!r} {what}: {kind}{said}") from error
+
 
 def load_model(name: str, arguments: Mapping[str, Any], seed: int) -> Any:
     """The model that MODULE:NAME stands for; raises ValueError if there is none."""
-    module, separator, attribute = name.partition(":")
-    if not separator:
-        raise ValueError(f"--model must be MODULE:NAME, got {name!r}")
-    try:
+    module, _, attribute = name.partition(":")
+    with code_of(name, "cannot be loaded"):
         found = getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"--model {name!r} cannot be loaded: {error}") from None
     if not (inspect.isclass(found) or inspect.isroutine(found)):
+        if arguments:
+            raise ValueError(f"--arguments have no effect: --model {name!r} is no class or function")
         return found
-    if "rngs" in inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters:
-        from flax import nnx
+    with code_of(name, "cannot be made with --arguments"):
+        if "rngs" in inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters:
+            from flax import nnx
 
-        arguments = {"rngs": nnx.Rngs(seed), **arguments}
-    return found(**arguments)
+            arguments = {"rngs": nnx.Rngs(seed), **arguments}
+        return found(**arguments)
 
 
 def image_shape(text: str) -> tuple[int, ...]:
@@ -87,7 +126,7 @@ def image_shape(text: str) -> tuple[int, ...]:
         shape = tuple(int(size) for size in text.split(","))
     except ValueError:
         shape = ()
-    if len(shape) != 3 or min(shape) < 1:
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
         raise ValueError(f"--input must be three positive sizes such as 32,32,3, got {text!r}")
     return shape
 
@@ -117,13 +156,15 @@ def run(options: Options) -> str:
     shape, out = image_shape(options.input), options.out.absolute()
     if out.exists():
         raise ValueError(f"--out {out} exists already; choose another folder")
-    model = load_model(options.model, json.loads(options.arguments), options.seed)
-    ghn, call_kwargs = resolve_ghn(options.ghn), json.loads(options.call_kwargs)
-    graph = trace(model, shape, layout=options.layout, call_kwargs=call_kwargs)
+    model = load_model(options.model, json_object("--arguments", options.arguments), options.seed)
+    ghn, call_kwargs = resolve_ghn(options.ghn), json_object("--call_kwargs", options.call_kwargs)
+    batch_axes(shape, options.layout)  # before the model's own code runs: errors of the options are told as they are
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    variables = init_like(
-        model, jax.random.key(options.seed), images, ghn, layout=options.layout, call_kwargs=call_kwargs
-    )
+    with code_of(options.model, f"cannot be initialised for --input={options.input}"):
+        graph = trace(model, shape, layout=options.layout, call_kwargs=call_kwargs)
+        variables = init_like(
+            model, jax.random.key(options.seed), images, ghn, layout=options.layout, call_kwargs=call_kwargs
+        )
     arrays = plain_arrays(variables)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(out, arrays)

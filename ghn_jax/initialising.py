@@ -13,8 +13,8 @@ import jax
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.graphs.tracing.frontends import evaluation_flags, path_of
-from ghn_jax.hypernet import PretrainedGHN, predict_params, prepare
-from ghn_jax.hypernet.api import resolve_ghn
+from ghn_jax.hypernet import predict_params, prepare
+from ghn_jax.hypernet.api import GHNSource, resolve_ghn
 from ghn_jax.hypernet.training_range import warn_once
 
 
@@ -22,7 +22,7 @@ def init_like(
     model: Any,
     rng: jax.Array,
     x: Any,
-    ghn: PretrainedGHN | str | None = None,
+    ghn: GHNSource = None,
     *,
     layout: str | None = None,
     params: Any = None,
@@ -50,24 +50,40 @@ def init_like(
       a pytree like `params`. Types of all leaves are the model's.
 
     Raises:
-      ValueError: for a model that cannot be traced, or a shape that may have its channels first or last.
+      ValueError: for a model that cannot be traced, a shape that may have its channels first or last, an `x` that is
+        no array and a `rng` that is no key.
 
     Warns:
       UserWarning: as `predict`.
     """
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        raise ValueError(f"x must be an array of images or their jax.ShapeDtypeStruct, got a {type(x).__name__}")
+    linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
+    is_linen = linen is not None and isinstance(model, linen.Module)
+    if is_linen and not _is_key(rng):
+        raise ValueError(f"rng must be one key, such as jax.random.key(0), got {rng!r}")
     graph = trace(model, x.shape, layout=layout, params=params, call_kwargs=call_kwargs, output=output)
     loaded = resolve_ghn(ghn)
     warn_once(loaded.trained_on, [graph])
     prepared = prepare(loaded.config, [graph], classifier=graph.num_classes == loaded.config.num_classes)
     (predicted,) = predict_params(loaded.ghn, loaded.variables, prepared)
-    linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
-    if linen is not None and isinstance(model, linen.Module):
+    if is_linen:
         return _init_linen(model, rng, x, call_kwargs or {}, predicted)
     if nnx is not None and isinstance(model, nnx.Module):
         state = jax.tree.map(lambda leaf: leaf, nnx.state(model))  # variables of its own
         nnx.replace_by_pure_dict(state, replace_leaves(nnx.to_pure_dict(state), predicted))
         return state
     return replace_leaves(params, predicted)
+
+
+def _is_key(rng: Any) -> bool:
+    """Whether it is a key of `jax.random.key`, or one of the older form of `jax.random.PRNGKey`."""
+    dtype, shape = getattr(rng, "dtype", None), getattr(rng, "shape", None)
+    if dtype is None:
+        return False
+    return (
+        shape == () if jax.numpy.issubdtype(dtype, jax.dtypes.prng_key) else dtype == "uint32" and len(shape or ()) == 1
+    )
 
 
 def replace_leaves(tree: Any, leaves: Mapping[Path, jax.Array]) -> Any:

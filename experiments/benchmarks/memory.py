@@ -5,16 +5,18 @@ of 32 x 32. It uses nothing but `Runner` and `network_plan`, so that with anothe
 version of the package in the same way.
 """
 
+import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import tyro
 from flax.traverse_util import flatten_dict
 
 from ghn_jax.deepnets.sampler import sample_args
+from ghn_jax.fields import COUNT, check_fields
 from ghn_jax.networks import Runner, TargetNetwork, enable_compilation_cache, network_plan
 
 
@@ -42,11 +44,23 @@ def live_bytes(runner: Runner, call: Callable[[], Any]) -> int:
     return most
 
 
-def main(networks: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Command line."""
+
+    networks: tyro.conf.Positional[int] = 16
+    """How many networks, one after the other."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"networks": COUNT})
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
     enable_compilation_cache()
     images, labels = jnp.ones((64, 32, 32, 3)), jnp.arange(64) % 10
     runner, found = Runner(), []
-    for index in range(networks):
+    for index in range(options.networks):
         args = sample_args("train", index)[0].replace(C=32, fc_dim=64)
         shapes = jax.eval_shape(TargetNetwork(args).init, jax.random.key(0), images)["params"]
         params: Any = flatten_dict(jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.05), shapes))
@@ -59,4 +73,4 @@ def main(networks: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 16)
+    main()

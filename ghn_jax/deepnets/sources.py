@@ -8,14 +8,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ghn_jax.deepnets.demo_space import DemoStream
+from ghn_jax.deepnets.demo_space import TEST_SHARE, DemoStream
 from ghn_jax.deepnets.files.reader import DatasetReader
 from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.deepnets.held_out import file_networks
+from ghn_jax.deepnets.recipes import HEADS
+from ghn_jax.deepnets.splits import SPLITS
 from ghn_jax.deepnets.stream import ArchitectureStream, Made, MetaBatch, in_background
 from ghn_jax.deepnets.widths import draw_width
+from ghn_jax.fields import COUNT, WORKERS, Range, check_fields, refuse_idle
 
 DEMO = "demo"
+PREDEFINED = "predefined"
+
+
+_RANGES = {
+    "num_architectures": COUNT,
+    "meta_batch": Range(1, 10_000),
+    "max_nodes": COUNT,
+    "demo_width": Range(1, 8_192),
+    "sampler_workers": WORKERS,
+}
 
 
 class Task(NamedTuple):
@@ -46,6 +59,29 @@ class ArchitectureConfig:
     max_nodes: int = 2_200
     demo_width: int = 16
     sampler_workers: int = 1
+
+    def __post_init__(self) -> None:
+        check_fields(self, _RANGES)
+        if self.split not in (*SPLITS, DEMO):
+            raise ValueError(f"unknown split {self.split!r}: choose one of {', '.join((*SPLITS, DEMO))}")
+        check_demo(self)
+
+    @property
+    def held_out_rule(self) -> str:
+        """Which networks training leaves out."""
+        if self.split == DEMO:
+            return f"networks of the share (1 of {TEST_SHARE}, by the hash of their graphs) that the demo tests on"
+        return "networks of evaluation splits"
+
+
+def check_demo(config: Any) -> None:
+    """Raises ValueError for a `split`, `architecture_file` and `demo_width` that do not go together."""
+    if config.split != DEMO:
+        refuse_idle(config, ("demo_width",), f"with split {config.split!r}")
+    elif config.demo_width % HEADS:
+        raise ValueError(f"demo_width must be a multiple of {HEADS}, the heads of attention, got {config.demo_width}")
+    if config.split in (DEMO, PREDEFINED):
+        refuse_idle(config, ("architecture_file",), f"with split {config.split!r}, which is in no file")
 
 
 @dataclasses.dataclass

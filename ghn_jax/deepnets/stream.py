@@ -29,7 +29,7 @@ class MetaBatch:
       args: arguments of each architecture, with the width drawn for this use.
       graphs: graph of each architecture.
       passed_over: meta-batches with too many nodes between the meta-batch before and this one.
-      held_out: draws since the meta-batch before that were not used because they are networks of evaluation splits.
+      held_out: draws since the meta-batch before that were not used because they are kept for evaluation.
     """
 
     start: int

@@ -12,21 +12,30 @@ import jax
 import numpy as np
 
 from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task
+from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task, check_demo
 from ghn_jax.evaluation.accuracy import Evaluator, Protocol, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.evaluation.repeated import RepeatedBatches
 from ghn_jax.evaluation.score_table import SCORES_FILE, claim_folder, score_all, summary_table
+from ghn_jax.fields import COUNT, SEED, Range, check_fields, refuse_idle
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.canonical import canonical_hash
-from ghn_jax.hypernet import PretrainedGHN, load_ghn
-from ghn_jax.hypernet.checkpoints.loading import DEFAULT_GHN
+from ghn_jax.hypernet.api import GHNSource, resolve_ghn
 from ghn_jax.images import ImageSet, ImageStream, eval_batches, train_batches
 from ghn_jax.networks.random_init import RANDOM_INITS, he_initialisation
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.lock import folder_lock
 
 Split = Literal["val", "test", "wide", "deep", "dense", "bnfree", "search", "predefined", "demo"]
+
+_RANGES = {
+    "architectures": COUNT,
+    "demo_width": Range(1, 8_192),
+    "images": COUNT,
+    "batch_size": Range(1, 1_000_000),
+    "bn_batches": COUNT,
+    "seed": SEED,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +71,12 @@ class EvaluationConfig:
     random_init: Literal["he", "torch", "none"] = "he"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_fields(self, _RANGES)
+        check_demo(self)
+        if self.bn == "batch":
+            refuse_idle(self, ("bn_batches",), "with bn 'batch'")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -77,7 +92,7 @@ class Evaluation:
 
 
 def evaluate(
-    ghn: PretrainedGHN | str | None,
+    ghn: GHNSource,
     images: ImageSet | ImageStream,
     config: EvaluationConfig | None = None,
     *,
@@ -101,7 +116,7 @@ def evaluate(
         holds scores of something else or is in use.
     """
     config = config or EvaluationConfig()
-    loaded = ghn if isinstance(ghn, PretrainedGHN) else load_ghn(ghn or DEFAULT_GHN)
+    loaded = resolve_ghn(ghn)
     chosen = _given(architectures) if architectures is not None else _of_split(config, images)
     evaluator = Evaluator(
         ghn=loaded.ghn,

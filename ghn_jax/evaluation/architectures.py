@@ -9,11 +9,9 @@ import flax.linen as nn
 from ghn_jax.deepnets import SPLITS, VIT, NetworkArgs, network_graph, resnet50_graph
 from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE
 from ghn_jax.deepnets.held_out import EVALUATION_SEED, held_out_count, split_file
-from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task, architecture_stream, open_split
+from ghn_jax.deepnets.sources import DEMO, PREDEFINED, ArchitectureConfig, Task, architecture_stream, open_split
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.networks import zoo
-
-PREDEFINED = "predefined"
 
 Named = tuple[int, NetworkArgs | nn.Module, ArchGraph]
 """Number within its list, arguments (or the model itself, if it has no cells) and graph."""

@@ -29,6 +29,7 @@ def summary_table(
     *,
     passed_over: int = 0,
     held_out: int = 0,
+    held_out_rule: str = "kept for evaluation",
     skipped: int = 0,
 ) -> str:
     """Mean, standard error over architectures (n - 1) and maximum, predicted and randomly initialised, in per cent.
@@ -38,7 +39,8 @@ def summary_table(
       chance: accuracy of a guess, in [0, 1].
       random_init: the rule that they hold scores of.
       passed_over: networks that training passed over because their meta-batch had too many nodes.
-      held_out: draws that training left out because they are networks of evaluation splits.
+      held_out: draws that training left out.
+      held_out_rule: which ones, in words (`ArchitectureConfig.held_out_rule`).
       skipped: pictures left out because they cannot be read.
 
     Raises:
@@ -67,7 +69,7 @@ def summary_table(
     if passed_over or held_out:
         lines.append(
             f"training passed over {passed_over:,} networks of meta-batches with too many nodes and left out "
-            f"{held_out:,} draws that are networks of evaluation splits"
+            f"{held_out:,} draws that are {held_out_rule}"
         )
     if skipped:
         lines.append(f"{skipped:,} pictures that cannot be read were left out")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ghn_jax.graphs.checks import check_graph, check_indices
+from ghn_jax.fields import Range, check_number
+from ghn_jax.graphs.checks import check_graph, check_indices, check_paths_of_leaves, whole_numbers
 from ghn_jax.graphs.dag import shortest_path_distances, topological_order
 from ghn_jax.graphs.param_spec import KeptParam, ParamSpec, Role
 from ghn_jax.graphs.vocabulary import Primitive
@@ -58,13 +59,15 @@ class ArchGraph:
 
         Raises:
           ValueError: for a cycle, a node off every path from the input to the last node, an index out of range, more
-            than one input, an unknown type or a spec that contradicts its node; names the node and the architecture.
+            than one input, an unknown type, a negative shape, a spec that contradicts its node or another one, or
+            what are no whole numbers; names the node and the architecture.
         """
-        types = np.array(node_types, np.int64)
-        shapes = np.array(node_shapes, np.int32)
-        pairs = np.array(edges, np.int32)
+        types = whole_numbers(name, "node_types", node_types)
+        shapes = whole_numbers(name, "node_shapes", node_shapes).astype(np.int32)
+        pairs = whole_numbers(name, "edges", edges).astype(np.int32)
         pairs = pairs if pairs.size else pairs.reshape(0, 2)
         check_indices(name, types, pairs, params)
+        check_paths_of_leaves(name, params)
         types = types.astype(np.int8)
         if len(pairs) and not (pairs[:, 0] < pairs[:, 1]).all():
             order = topological_order(pairs, len(types), name)
@@ -113,8 +116,7 @@ class ArchGraph:
 
         Label 1 is a real edge, 2.. are the virtual edges of paper Eq. 4 (there `cutoff` is 50).
         """
-        if not 1 <= cutoff <= MAX_CUTOFF:
-            raise ValueError(f"cutoff must be between 1 and {MAX_CUTOFF}, got {cutoff}")
+        check_number("cutoff", cutoff, Range(1, MAX_CUTOFF))
         return shortest_path_distances(self.edges, self.num_nodes, cutoff)
 
     def __repr__(self) -> str:

@@ -1,18 +1,20 @@
 """What an architecture graph must keep: indices in range, one input, every node on a path, specs that fit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ghn_jax.graphs.param_spec import ParamSpec
+from ghn_jax.graphs.param_spec import ParamSpec, Path
 from ghn_jax.graphs.vocabulary import Primitive
 
 _PRIMITIVES = tuple(Primitive)
+_LARGEST = np.iinfo(np.int32).max
 
 
 def check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Sequence[ParamSpec]) -> None:
     """Raises ValueError for unknown types and for edges or specs that point outside the graph."""
-    count = len(types)
+    count = len(types) if types.ndim == 1 else 0
     if count == 0:
         raise ValueError(f"architecture {name!r} has no nodes")
     unknown = np.flatnonzero((types < 0) | (types >= len(Primitive)))
@@ -37,14 +39,54 @@ def check_indices(name: str, types: np.ndarray, edges: np.ndarray, params: Seque
         )
 
 
+def whole_numbers(name: str, what: str, values: Any) -> np.ndarray:
+    """An int64 array of whole numbers, of whatever type they are.
+
+    Raises:
+      ValueError: for anything else; names the architecture.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "iuf" or not (np.rint(array) == array).all():
+        raise ValueError(f"architecture {name!r}: {what} must be an array of whole numbers, got {str(values)[:80]}")
+    if array.size and not -_LARGEST <= array.min() <= array.max() <= _LARGEST:
+        raise ValueError(
+            f"architecture {name!r}: {what} must be at most {_LARGEST:,}, got {array.max()}, {array.min()}"
+        )
+    return array.astype(np.int64)
+
+
+def check_paths_of_leaves(name: str, params: Sequence[ParamSpec]) -> None:
+    """Raises ValueError for tensors of which no pytree of parameters can be made."""
+    indices: dict[Path, set[int]] = {}
+    for spec in params:
+        indices.setdefault(spec.path, set()).add(len(spec.index))
+    for path, depths in indices.items():
+        if len(depths) > 1:
+            raise ValueError(f"architecture {name!r}: {'/'.join(path)!r} is stacked in {sorted(depths)} axes at once")
+        inside = next((path[:end] for end in range(len(path)) if path[:end] in indices), None)
+        if inside is not None:
+            raise ValueError(
+                f"architecture {name!r}: {'/'.join(inside)!r} is a parameter and holds the parameter {'/'.join(path)!r}"
+            )
+
+
 def check_graph(
     name: str, types: np.ndarray, shapes: np.ndarray, edges: np.ndarray, params: Sequence[ParamSpec]
 ) -> None:
     """Raises ValueError for anything that `ArchGraph` promises and a graph does not keep; names both."""
+    arrays: tuple[Any, ...] = (types, shapes, edges)
+    if not all(isinstance(array, np.ndarray) and array.dtype.kind == "i" for array in arrays):
+        raise ValueError(f"architecture {name!r}: nodes, shapes and edges must be integer arrays; use ArchGraph.build")
     check_indices(name, types, edges, params)
     count = len(types)
     if shapes.shape != (count, 4):
         raise ValueError(f"architecture {name!r}: node_shapes must be ({count}, 4), got {shapes.shape}")
+    if shapes.min() < 0:
+        row = int(np.flatnonzero((shapes < 0).any(axis=1))[0])
+        raise ValueError(f"architecture {name!r}: node {row} has the negative shape {tuple(shapes[row].tolist())}")
     if len(edges) and not (edges[:, 0] < edges[:, 1]).all():
         raise ValueError(f"architecture {name!r}: rows are not in topological order; use ArchGraph.build")
     inputs = np.flatnonzero(types == Primitive.INPUT)
@@ -56,6 +98,10 @@ def check_graph(
     primitives = [_PRIMITIVES[kind] for kind in types.tolist()]
     for spec in params:
         spec.check(primitives[spec.node], name)
+    tensors = [(spec.path, spec.index) for spec in params]
+    if len(set(tensors)) < len(tensors):
+        twice = next(spec for place, spec in enumerate(params) if (spec.path, spec.index) in tensors[:place])
+        raise ValueError(f"architecture {name!r}: the parameter {twice.name!r} is listed twice")
 
 
 def _check_paths(name: str, types: np.ndarray, edges: np.ndarray) -> None:

@@ -1,8 +1,9 @@
 """`predict` and `embed`: one call from architectures to parameters or embeddings."""
 
 import functools
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import flax.traverse_util
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from ghn_jax.fields import COUNT, check_number
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.batching import batch_graphs
 from ghn_jax.hypernet import programs
@@ -21,6 +23,9 @@ from ghn_jax.hypernet.training_range import warn_once
 
 _MOST_NAMED = 3
 
+GHNSource: TypeAlias = PretrainedGHN | str | os.PathLike[str] | None
+"""A loaded hypernetwork, a source for `load_ghn`, or None for the packaged default."""
+
 
 @functools.cache
 def default_ghn() -> PretrainedGHN:
@@ -28,16 +33,47 @@ def default_ghn() -> PretrainedGHN:
     return load_ghn(DEFAULT_GHN)
 
 
-def resolve_ghn(ghn: PretrainedGHN | str | None) -> PretrainedGHN:
-    """The hypernetwork itself, from a loaded one, a source for `load_ghn`, or None for the packaged default."""
+def resolve_ghn(ghn: GHNSource) -> PretrainedGHN:
+    """The hypernetwork itself, from a loaded one, a source for `load_ghn`, or None for the packaged default.
+
+    Raises:
+      ValueError: for anything else, or where `load_ghn` does.
+    """
+    if isinstance(ghn, PretrainedGHN):
+        return ghn
     if ghn is None:
         return default_ghn()
-    return load_ghn(ghn) if isinstance(ghn, str) else ghn
+    source: Any = ghn
+    if isinstance(source, str | os.PathLike):
+        return load_ghn(source)
+    raise ValueError(f"ghn must be a loaded hypernetwork, a source for load_ghn or None, got a {type(ghn).__name__}")
+
+
+def _check_graphs(graphs: Sequence[Any]) -> None:
+    """Raises ValueError unless these are architecture graphs."""
+    for graph in graphs:
+        if not isinstance(graph, ArchGraph):
+            raise ValueError(
+                f"a hypernetwork reads ArchGraph (of `trace` or `network_graph`), got a {type(graph).__name__}"
+            )
+
+
+def _parameter_dtype(dtype: DTypeLike) -> np.dtype:
+    """The type; raises ValueError for one that holds no weights."""
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype of parameters must be a floating type such as float32, got {dtype!r}") from None
+    if not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"dtype of parameters must be a floating type such as float32, got {found.name}")
+    if jax.dtypes.canonicalize_dtype(found) != found:
+        raise ValueError(f"dtype of parameters is {found.name}, but JAX has it disabled: set jax_enable_x64")
+    return found
 
 
 def predict(
     graph: ArchGraph,
-    ghn: PretrainedGHN | str | None = None,
+    ghn: GHNSource = None,
     *,
     classifier: bool = True,
     allow_missing: bool = False,
@@ -55,15 +91,18 @@ def predict(
       with_embeddings: adds "embeddings", float32 (N, D), the states that were decoded.
 
     Returns:
-      {"params": nested dict of arrays at the paths of the graph's specs}, ready for `module.apply`.
+      {"params": nested dict of arrays at the paths of the graph's specs}, ready for `module.apply`; the array itself
+      if the model's parameters are one array without a path.
 
     Raises:
-      ValueError: for a graph above the largest bucket, a classifier of another number of classes than the GHN's, or
-        parameters of the model that are not predicted; names them.
+      ValueError: for a graph above the largest bucket, a classifier of another number of classes than the GHN's,
+        parameters of the model that are not predicted (names them), or a `dtype` that is no floating one.
 
     Warns:
       UserWarning: once, what a packaged hypernetwork was trained on, and where this architecture is outside of it.
     """
+    _check_graphs([graph])
+    wanted = _parameter_dtype(dtype)
     if graph.kept and not allow_missing:
         names = ", ".join(f"{leaf.name!r} ({leaf.reason})" for leaf in graph.kept[:_MOST_NAMED])
         more = f" and {len(graph.kept) - _MOST_NAMED} more" if len(graph.kept) > _MOST_NAMED else ""
@@ -76,15 +115,15 @@ def predict(
     prepared = prepare(loaded.config, [graph], classifier)
     states = programs.embed_program(loaded.ghn)(loaded.variables, prepared.batch)
     (flat,) = decode_states(loaded.ghn, loaded.variables, states, prepared)
-    if jnp.dtype(dtype) != jnp.float32:
-        flat = {path: array.astype(dtype) for path, array in flat.items()}
-    result: dict[str, Any] = {"params": flax.traverse_util.unflatten_dict(flat)}
+    if wanted != jnp.float32:
+        flat = {path: array.astype(wanted) for path, array in flat.items()}
+    result: dict[str, Any] = {"params": flat[()] if () in flat else flax.traverse_util.unflatten_dict(flat)}
     if with_embeddings:
         result["embeddings"] = states[0, : graph.num_nodes]
     return result
 
 
-def embed(graphs: Sequence[ArchGraph], ghn: PretrainedGHN | str | None = None, *, at_once: int = 8) -> np.ndarray:
+def embed(graphs: Sequence[ArchGraph], ghn: GHNSource = None, *, at_once: int = 8) -> np.ndarray:
     """Embeddings of architectures: the mean of their node states (paper, section 4.3).
 
     Args:
@@ -101,8 +140,10 @@ def embed(graphs: Sequence[ArchGraph], ghn: PretrainedGHN | str | None = None, *
     Warns:
       UserWarning: as `predict`.
     """
-    if at_once < 1:
-        raise ValueError(f"at_once must be at least 1 graph, got {at_once}")
+    check_number("at_once", at_once, COUNT)
+    if isinstance(graphs, ArchGraph):
+        raise ValueError(f"embed takes a sequence of architectures, got one ({graphs.name!r}): give [graph]")
+    _check_graphs(graphs)
     loaded = resolve_ghn(ghn)
     warn_once(loaded.trained_on, graphs)
     program = programs.embed_program(loaded.ghn)

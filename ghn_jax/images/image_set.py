@@ -38,6 +38,9 @@ class ImageSplit:
             raise ValueError(f"images must be uint8 (B, H, W, 3), got {kind} {shape}")
         if self.labels.shape != shape[:1]:
             raise ValueError(f"{len(self.images)} images need as many labels, got {self.labels.shape}")
+        if self.labels.dtype.kind not in "iu" or self.labels.min(initial=0) < 0:
+            least = self.labels.min(initial=0)
+            raise ValueError(f"labels must be whole numbers from 0 on, got {self.labels.dtype} with the least {least}")
 
     def __len__(self) -> int:
         return len(self.labels)

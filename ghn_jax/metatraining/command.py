@@ -30,8 +30,11 @@ def parse_config(arguments: Sequence[str] | None, description: str) -> TrainConf
     kinds = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     kinds.add_argument("--encoder", choices=list(ENCODERS))
     kinds.add_argument("--decoder", choices=list(DECODERS))
+    kinds.add_argument("--num-classes", "--num_classes", nargs="?", default=None, const="")
     known, _ = first.parse_known_args(arguments)
     chosen, rest = kinds.parse_known_args(arguments)
+    if chosen.num_classes is not None:
+        kinds.error("--num-classes has no effect: the number of classes is that of the images; leave it out")
     default = PRESETS[known.preset]
     if known.dataset.startswith("imagenet2012"):
         default = imagenet_scale(default)
@@ -50,10 +53,20 @@ def parse_config(arguments: Sequence[str] | None, description: str) -> TrainConf
 
 
 def set_up(run: RunConfig) -> None:
-    """Compilation cache, and the other processes of the run if it is distributed."""
+    """Compilation cache, and the other processes of the run if it is distributed.
+
+    Raises:
+      ValueError: if the processes of a distributed run do not find each other.
+    """
     if run.compilation_cache != "":
         enable_compilation_cache(run.compilation_cache)
     if run.distributed:
-        jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)
+        try:
+            jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: {error}. Outside of a cluster that JAX knows, every process needs --coordinator, "
+                "--num-processes and --process-id"
+            ) from error
         # Processes on CPU must meet within 30 s at their first collective: now, while none of them lags behind.
         multihost_utils.sync_global_devices("ghn_jax")

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ghn_jax.deepnets.sources import ArchitectureConfig, Task
+from ghn_jax.fields import COUNT, COUNT_OR_NONE, IMAGE_SIZE, SEED, WORKERS, Range, check_fields, refuse_idle
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.hypernet.json_fields import checked_fields
@@ -17,6 +19,30 @@ from ghn_jax.runs.checkpoints import saved_steps
 Preset = Literal["ghn2", "ghn1", "mlp", "demo"]
 
 CONFIG_FILE = "config.json"
+
+_OF_IMAGES = {
+    "image_size": IMAGE_SIZE,
+    "batch_size": Range(1, 1_000_000),
+    "images_per_class": COUNT,
+    "image_workers": WORKERS,
+}
+_OF_RUN = {
+    "seed": SEED,
+    "minutes": Range(0, whole=False, open=True),
+    "checkpoint_minutes": Range(0, whole=False),
+    "keep_last": COUNT,
+    "validate_every": COUNT,
+    "validation_architectures": COUNT_OR_NONE,
+    "validation_images": COUNT,
+    "test_architectures": COUNT_OR_NONE,
+    "test_images": COUNT,
+    "threads": Range(1, 1_024),
+    "compile_threads": WORKERS,
+    "compile_ahead": Range(0, 1_000),
+    "num_processes": Range(1, 1_000_000),
+    "process_id": Range(0, 1_000_000, below=True),
+}
+_CLUSTER = ("coordinator", "num_processes", "process_id")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +70,15 @@ class ImageConfig:
     few_shot: Literal["random", "first"] = "random"
     image_workers: int | None = None
     bad_images: BadImages = "refuse"
+
+    def __post_init__(self) -> None:
+        check_fields(self, _OF_IMAGES)
+        if not self.dataset:
+            raise ValueError("dataset must name an image set, got ''")
+        if self.images_per_class is None:
+            refuse_idle(self, ("few_shot",), "without images_per_class")
+        if self.dataset == "digits" or self.dataset.startswith("folder:"):
+            refuse_idle(self, ("data_dir",), f"with dataset {self.dataset!r}, which is no set of tensorflow-datasets")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +129,18 @@ class RunConfig:
     num_processes: int | None = None
     process_id: int | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self, _OF_RUN)
+        if not self.distributed:
+            refuse_idle(self, _CLUSTER, "without distributed")
+        missing = [name for name in _CLUSTER if getattr(self, name) is None]
+        if 0 < len(missing) < len(_CLUSTER):
+            raise ValueError(f"{missing[0]} is missing: give {', '.join(_CLUSTER)}, or none of them")
+        if self.coordinator is not None and not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[^\s]+\]:\d{1,5}", self.coordinator):
+            raise ValueError(f"coordinator must be HOST:PORT, got {self.coordinator!r}")
+        if self.process_id is not None and self.num_processes is not None and self.process_id >= self.num_processes:
+            raise ValueError(f"process_id must be below num_processes {self.num_processes}, got {self.process_id}")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -114,6 +161,9 @@ class TrainConfig:
     ghn: GHNConfig = dataclasses.field(default_factory=GHNConfig)
     optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self, {})
 
     @property
     def task(self) -> Task:
@@ -153,7 +203,8 @@ def imagenet_scale(config: TrainConfig) -> TrainConfig:
 
     Applies to the defaults of a preset only, before the command line.
     """
-    optimiser = dataclasses.replace(config.optimiser, epochs=150, milestones=(100, 140), label_smoothing=0.1)
+    steps = {"milestones": (100, 140)} if config.optimiser.schedule == "steps" else {}
+    optimiser = dataclasses.replace(config.optimiser, epochs=150, label_smoothing=0.1, **steps)
     return dataclasses.replace(
         config,
         images=dataclasses.replace(config.images, batch_size=256),

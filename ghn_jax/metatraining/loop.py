@@ -44,7 +44,7 @@ class TrainResult:
       steps: updates made (or skipped) in all.
       networks: networks trained on in all, one counted as often as it was used.
       passed_over: networks passed over in all because their meta-batch had too many nodes.
-      held_out: draws left out in all because they are networks of evaluation splits.
+      held_out: draws left out in all (`ArchitectureConfig.held_out_rule`).
       finished: whether it came to its configured end; False if a signal ended it.
     """
 

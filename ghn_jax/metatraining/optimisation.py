@@ -10,8 +10,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ghn_jax.fields import COUNT, COUNT_OR_NONE, Range, check_fields, refuse_idle
+
 Params = Any
 """Pytree of the GHN's parameters."""
+
+
+_EPOCHS = 1_000_000
+_RANGES = {
+    "epochs": Range(1, _EPOCHS),
+    "steps": COUNT,
+    "learning_rate": Range(0, whole=False, open=True),
+    "milestones": Range(0, _EPOCHS),
+    "decay": Range(0, 1, whole=False, open=True),
+    "warmup_steps": COUNT_OR_NONE,
+    "l2": Range(0, whole=False),
+    "clip": Range(0, whole=False, open=True),
+    "label_smoothing": Range(0, 1, whole=False, below=True),
+    "max_skipped": Range(0, 1, whole=False),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,12 +62,9 @@ class OptimiserConfig:
     max_skipped: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or (self.steps is not None and self.steps < 1):
-            raise ValueError(f"optimiser: epochs and steps must be positive, got {self.epochs}, {self.steps}")
-        if self.learning_rate <= 0 or self.clip <= 0 or self.l2 < 0:
-            raise ValueError("optimiser: learning_rate and clip must be positive and l2 not negative")
-        if not 0 <= self.label_smoothing < 1 or not 0 <= self.max_skipped <= 1:
-            raise ValueError("optimiser: label_smoothing and max_skipped must lie between 0 and 1")
+        check_fields(self, _RANGES)
+        if self.schedule == "cosine":
+            refuse_idle(self, ("milestones", "decay"), "with the schedule 'cosine'")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Updates of the whole run."""

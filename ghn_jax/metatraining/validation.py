@@ -78,6 +78,11 @@ def final_evaluation(
     title = f"{len(scores)} unseen architectures, {config.images.dataset} test images"
     pictures = [histogram_picture(ways, title, folder / "test.png"), curve_picture(folder)]
     table = summary_table(
-        scores, 1 / images.num_classes, passed_over=passed_over, held_out=held_out, skipped=images.skipped
+        scores,
+        1 / images.num_classes,
+        passed_over=passed_over,
+        held_out=held_out,
+        held_out_rule=config.architectures.held_out_rule,
+        skipped=images.skipped,
     )
     return scores, table, [lines, *pictures]

@@ -11,6 +11,7 @@ from ghn_jax.deepnets.cell import Cell
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.recipes import Identity, Recipe
 from ghn_jax.deepnets.walk import IMAGES, Part, live_parts
+from ghn_jax.fields import Range, check_number
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.networks.recipe_layer import DropPath, Norm, RecipeLayer
 
@@ -115,9 +116,12 @@ def network_plan(
         ``auxiliary_head``.
 
     Raises:
-      ValueError: if the last cell outputs nothing, if values that meet differ in width or size, or if the auxiliary
-        head has nothing to read.
+      ValueError: if the last cell outputs nothing, if values that meet differ in width or size, if the auxiliary
+        head has nothing to read, or for a `momentum` or `drop_path` that is none.
     """
+    check_number("drop_path", drop_path, Range(0, 1, whole=False, below=True))
+    if momentum is not None:
+        check_number("momentum", momentum, Range(0, 1, whole=False))
     build = _PlanBuilder(None if args.norm is None else Norm(momentum), drop_path)
     values = [_Value(IMAGES, Shape(3, args.image_size, args.image_size))]
     ids = {}

@@ -172,7 +172,10 @@ def compiler_options(layer: nn.Module, platform: str) -> dict[str, Any] | None:
 
 def as_dtype(dtype: Any) -> Any:
     """Canonical dtype of a computation: float32, bfloat16, or float64 where JAX has it enabled."""
-    canonical = jnp.dtype(dtype)
+    try:
+        canonical = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype of a target network must be float32, bfloat16 or float64, got {dtype!r}") from None
     if canonical not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float64)):
         raise ValueError(f"dtype of a target network must be float32, bfloat16 or float64, got {canonical}")
     if jax.dtypes.canonicalize_dtype(canonical) != canonical:

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from ghn_jax.fields import WORKERS, Range, check_number
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.networks.plan import IMAGES, Plan
 from ghn_jax.networks.program_cache import CompileReport, Programs, shared_programs
@@ -74,14 +76,17 @@ class Runner:
         its logits to the loss; the logits returned are those of the network's own classifier.
 
         Raises:
-          ValueError: as `forward`.
+          ValueError: as `forward`, and for labels that are no classes of the network or numbers out of their range.
         """
+        check_number("label_smoothing", label_smoothing, Range(0, 1, whole=False, below=True))
+        check_number("auxiliary_weight", auxiliary_weight, Range(0, whole=False))
         steps, values, rng = self._start(plan, images, backward=True, train=train, dtype=dtype, rng=rng)
         pending = []
         for place, step in enumerate(steps):
             key = jax.random.fold_in(rng, place) if step.key.random else None
             pending.append((step, *self._call(step, params, values, key)))
         logits = values.pop(plan.output)
+        _check_labels(labels, *logits.shape)
         loss, gradient = _loss(logits, labels, label_smoothing)
         cotangents = {plan.output: (gradient, True)}
         if plan.auxiliary is not None:
@@ -111,7 +116,8 @@ class Runner:
         threads: int = 1,
     ) -> None:
         """Compiles ahead what the plans need for images of shape (B, H, W, 3); safe in background threads."""
-        shape = jax.ShapeDtypeStruct(image_shape, as_dtype(dtype))
+        check_number("threads", threads, Range(1, WORKERS.high))
+        shape = jax.ShapeDtypeStruct(_image_shape(image_shape), as_dtype(dtype))
         keys = dict.fromkeys(step.key for plan in plans for step in schedule(plan, shape, backward, train, self.device))
         if threads == 1:
             for key in keys:
@@ -123,7 +129,7 @@ class Runner:
     def _start(
         self, plan: Plan, images: jax.Array, *, backward: bool, train: bool, dtype: Any, rng: jax.Array | None
     ) -> tuple[tuple[Step, ...], Values, jax.Array]:
-        shape = jax.ShapeDtypeStruct(images.shape, as_dtype(dtype))
+        shape = jax.ShapeDtypeStruct(_image_shape(jnp.shape(images)), as_dtype(dtype))
         steps = schedule(plan, shape, backward, train, self.device)
         if rng is None:
             if any(step.key.random for step in steps):
@@ -148,12 +154,35 @@ def _gather(params: FlatParams, step: Step) -> list[jax.Array]:
     found = []
     for path, wanted in step.params:
         param = params.get(path)
-        if param is None or param.shape != wanted.shape:
-            name = "/".join(path)
-            problem = "is missing" if param is None else f"has shape {param.shape}, the network needs {wanted.shape}"
-            raise ValueError(f"parameters: {name} {problem}; are they of another network?")
+        if param is None or param.shape != wanted.shape or param.dtype != wanted.dtype:
+            raise ValueError(f"parameters: {'/'.join(path)} {_problem(param, wanted)}")
         found.append(param)
     return found
+
+
+def _problem(param: jax.Array | None, wanted: jax.ShapeDtypeStruct) -> str:
+    """What is wrong with a parameter."""
+    if param is None:
+        return "is missing; are they of another network?"
+    if param.shape != wanted.shape:
+        return f"has shape {param.shape}, the network needs {wanted.shape}; are they of another network?"
+    return f"is {param.dtype}, the network needs {wanted.dtype}; `dtype` is what networks compute in, parameters stay"
+
+
+def _image_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"images must be (B, H, W, 3), none of them empty, got {tuple(shape)}")
+    return tuple(shape)
+
+
+def _check_labels(labels: jax.Array, images: int, classes: int) -> None:
+    """Raises ValueError unless there is one class for each image; a loss would take no notice of others."""
+    found = np.asarray(labels)
+    if found.shape != (images,) or found.dtype.kind not in "iu":
+        raise ValueError(f"labels must be {images} whole numbers, one an image, got {found.dtype} {found.shape}")
+    outside = found[(found < 0) | (found >= classes)]
+    if len(outside):
+        raise ValueError(f"labels must be from 0 to {classes - 1}, for {classes} classes, got {outside[0]}")
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

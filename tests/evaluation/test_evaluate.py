@@ -18,7 +18,7 @@ from ghn_jax.images import load_images
 
 DIGITS = load_images("digits", IMAGE_SIZE)
 GHN = PretrainedGHN(*tiny_ghn())
-QUICK = EvaluationConfig(split="demo", architectures=2, demo_width=4, images=64, batch_size=32)
+QUICK = EvaluationConfig(split="demo", architectures=2, demo_width=8, images=64, batch_size=32)
 GIVEN = list(zip(tiny_batch().args, tiny_batch().graphs, strict=True))
 
 
@@ -43,8 +43,8 @@ def test_the_packaged_hypernetwork_is_the_default() -> None:
 
 def test_given_architectures_are_evaluated_by_both_protocols() -> None:
     batch, reestimated = (
-        evaluate(GHN, DIGITS, dataclasses.replace(QUICK, bn=bn, bn_batches=3, random_init="none"), architectures=GIVEN)
-        for bn in ("batch", "reestimated")
+        evaluate(GHN, DIGITS, dataclasses.replace(QUICK, **bn, random_init="none"), architectures=GIVEN)
+        for bn in ({}, {"bn": "reestimated", "bn_batches": 3})
     )
     assert [score.name for score in batch.scores] == ["tiny/0", "tiny/1"]
     assert [s.top5 for s in batch.scores] != [s.top5 for s in reestimated.scores]

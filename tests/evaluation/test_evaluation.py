@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 from tiny_networks import images_and_labels, tiny_batch, tiny_ghn
 
+from ghn_jax.deepnets.sources import ArchitectureConfig
 from ghn_jax.evaluation.accuracy import Evaluator, Score, top_k
 from ghn_jax.evaluation.bn_statistics import reestimate_statistics
 from ghn_jax.evaluation.forward import network_of
@@ -102,13 +103,21 @@ def test_the_table_has_mean_error_and_maximum_of_both() -> None:
         summary_table([], 0.1)
 
 
-def test_the_table_says_which_rule_it_compares_with_and_what_training_left_out() -> None:
-    lines = summary_table(SCORES[:1], 0.1, "torch", passed_over=12, held_out=3456).splitlines()
+@pytest.mark.parametrize(
+    ("split", "kept"),
+    [
+        ("train", "networks of evaluation splits"),
+        ("demo", "networks of the share (1 of 5, by the hash of their graphs) that the demo tests on"),
+    ],
+)
+def test_the_table_says_which_rule_it_compares_with_and_what_training_left_out(split: str, kept: str) -> None:
+    counts = {"passed_over": 12, "held_out": 3456}
+    rule = ArchitectureConfig(split=split).held_out_rule
+    lines = summary_table(SCORES[:1], 0.1, "torch", **counts, held_out_rule=rule).splitlines()
     assert lines[1].split() == ["predicted", "50.0", "-", "50.0", "90.0"]  # one value has no standard error
     assert lines[2].split()[:3] == ["PyTorch", "init", "10.0"]
     assert lines[4] == (
-        "training passed over 12 networks of meta-batches with too many nodes and left out 3,456 draws that are "
-        "networks of evaluation splits"
+        f"training passed over 12 networks of meta-batches with too many nodes and left out 3,456 draws that are {kept}"
     )
     alone = [dataclasses.replace(score, random_top1=None, random_top5=None) for score in SCORES]
     assert len(summary_table(alone, 0.1).splitlines()) == 3

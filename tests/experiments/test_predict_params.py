@@ -63,7 +63,7 @@ def test_layout_is_needed_for_an_ambiguous_shape_and_passed_on(ghn: str, tmp_pat
     ("changes", "message"),
     [
         ({"model": "flax.linen.Dense"}, "must be MODULE:NAME"),
-        ({"model": "no_such_module:Net"}, "cannot be loaded: No module named"),
+        ({"model": "no_such_module:Net"}, "cannot be loaded: ModuleNotFoundError: No module named"),
         ({"model": "flax.linen:NoSuchNet"}, "cannot be loaded: .*NoSuchNet"),
         ({"input": "8,8"}, "three positive sizes"),
         ({"input": "8,x,3"}, "three positive sizes"),

@@ -85,7 +85,7 @@ def test_a_damaged_configuration_is_named(tmp_path: pathlib.Path) -> None:
         (whole.replace('"images":', '"pictures":'), "lacks images"),
         (whole.replace('"batch_size": 64', '"batch_size": true'), "batch_size must be int, got True"),
         (whole.replace('"hid": 32', '"hid": "32"'), "hid must be int"),
-        (whole.replace('"epochs": 300', '"epochs": 0'), "epochs and steps must be positive"),
+        (whole.replace('"epochs": 300', '"epochs": 0'), "epochs must be a whole number from 1 to"),
         (whole.replace("there.hdf5", "there.hdf5\udcff"), "codec can't"),
     )
     for text, words in bad:

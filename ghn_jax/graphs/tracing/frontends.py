@@ -105,6 +105,8 @@ def as_traceable(model: Any, images: jax.ShapeDtypeStruct, params: Any, call_kwa
     Raises:
       ValueError: if the model is none, or a function comes without `params`.
     """
+    if isinstance(model, type):
+        raise ValueError(f"cannot trace the class {model.__name__}: give a model, such as {model.__name__}(..)")
     # Nobody holds a module of a library that is not imported yet.
     linen, nnx = sys.modules.get("flax.linen"), sys.modules.get("flax.nnx")
     if linen is not None and isinstance(model, linen.Module):
@@ -119,8 +121,14 @@ def as_traceable(model: Any, images: jax.ShapeDtypeStruct, params: Any, call_kwa
 
 
 def abstract(tree: Any) -> Any:
-    """Shapes and types of a pytree's arrays."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+    """Shapes and types of a pytree's arrays; raises ValueError for a leaf that is none."""
+
+    def of_leaf(keys: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise ValueError(f"the parameter {'/'.join(path_of(keys))!r} must be an array, got a {type(leaf).__name__}")
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
 
 def abstract_key() -> Any:

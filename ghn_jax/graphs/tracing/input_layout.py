@@ -1,7 +1,7 @@
 """Which axis of the input is which: images, space or channels."""
 
-from collections.abc import Sequence
-from typing import SupportsIndex
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
 
 from ghn_jax.graphs.tracing.axes import BATCH, CHANNEL, SPACE
 
@@ -24,9 +24,11 @@ def batch_axes(input_shape: Sequence[SupportsIndex], layout: str | None) -> tupl
       ValueError: for sizes that are no positive integers, a layout that does not fit, or a shape that may have its
         channels first or last.
     """
-    shape = tuple(int(size) for size in input_shape if _is_size(size))
-    if not shape or len(shape) < len(input_shape):
-        raise ValueError(f"input_shape {tuple(input_shape)}: every axis must be a positive integer, as in (32, 32, 3)")
+    given: Any = input_shape
+    sizes = tuple(given) if isinstance(given, Iterable) else ()
+    shape = tuple(int(size) for size in sizes if _is_size(size))
+    if not shape or len(shape) < len(sizes):
+        raise ValueError(f"input_shape {given}: every axis must be a positive integer, as in (32, 32, 3)")
     if layout is not None:
         return _from_layout(shape, layout)
     shape = shape if len(shape) == _IMAGE_AXES + 1 else (_IMAGES_TRACED, *shape)
