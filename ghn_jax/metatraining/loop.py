@@ -23,7 +23,7 @@ from ghn_jax.metatraining.validation import Validator
 from ghn_jax.runs import devices
 from ghn_jax.runs.callbacks import Callback, Log, Metrics, SaveEvery, TimeLimit, Validation
 from ghn_jax.runs.checkpoints import FOLDER, best_step, restore
-from ghn_jax.runs.environment import ProcessMemory
+from ghn_jax.runs.memory import ProcessMemory
 from ghn_jax.runs.metrics import read_metrics
 from ghn_jax.runs.progress import Progress, Reporter
 from ghn_jax.runs.trainer import BatchSource, StepFn, StepOutput, Trainer

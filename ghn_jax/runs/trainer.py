@@ -18,7 +18,8 @@ import jax
 from ghn_jax.runs.callbacks import Batch, Callback, Decision, Metrics, State, Update
 from ghn_jax.runs.checkpoints import Checkpoints
 from ghn_jax.runs.devices import agree
-from ghn_jax.runs.environment import check_memory, record_versions
+from ghn_jax.runs.environment import record_versions
+from ghn_jax.runs.memory import check_memory
 from ghn_jax.runs.metrics import MetricWriter
 from ghn_jax.runs.progress import Progress, Reporter
 from ghn_jax.runs.restarting import Batch_co, Batches, Position, RestartingBatches

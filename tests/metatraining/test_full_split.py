@@ -32,7 +32,7 @@ def test_a_full_split_run_stays_within_bounds(tmp_path: pathlib.Path) -> None:
     rows = read_metrics(tmp_path)
     assert [row["step"] for row in rows] == list(range(STEPS))
     assert np.isfinite([row["loss"] for row in rows if not row["skipped"]]).all()
-    assert rows[-1]["compiled_layers"] > STEPS
+    assert rows[-1]["layers_compiled"] > STEPS
     limit = Bound.of_system().mappings
     assert limit is None or max(row["memory_mappings"] for row in rows) <= limit
     # Of all subprocesses so far, in kB on Linux: an upper bound for this one.

@@ -20,7 +20,8 @@ from tiny_runs import ROOT, environment
 
 from ghn_jax.runs.callbacks import Callback, Decision, SaveEvery, TimeLimit, Validation
 from ghn_jax.runs.checkpoints import best_step, checkpoint_folder, restore, saved_steps
-from ghn_jax.runs.environment import VERSIONS_FILE, memory_left
+from ghn_jax.runs.environment import VERSIONS_FILE
+from ghn_jax.runs.memory import memory_left
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 from ghn_jax.runs.records import read_record
 from ghn_jax.runs.restarting import WorkerError
@@ -200,7 +201,7 @@ def test_an_ended_run_is_not_run_again_and_may_go_on_for_longer(tmp_path: pathli
 
 def test_a_run_short_of_memory_saves_and_stops(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter([None, 10**9, 2 * 10**8, 10**6])
-    monkeypatch.setattr("ghn_jax.runs.environment.memory_left", lambda: next(left))
+    monkeypatch.setattr("ghn_jax.runs.memory.memory_left", lambda: next(left))
     with pytest.raises(MemoryError, match="1 MB are left to this process, at least 200 are needed"):
         trainer(tmp_path).run()
     assert saved_steps(tmp_path) == [3]
@@ -209,7 +210,7 @@ def test_a_run_short_of_memory_saves_and_stops(tmp_path: pathlib.Path, monkeypat
 def test_memory_that_is_left_is_the_least_of_the_bounds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    monkeypatch.setattr("ghn_jax.runs.environment._CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr("ghn_jax.runs.memory._CONTROL_GROUP", tmp_path)
     machine = memory_left()
     for name, text in (("max", "5000000"), ("current", "4000000"), ("stat", "anon 9\ninactive_file 100000\n")):
         (tmp_path / f"memory.{name}").write_text(text)
