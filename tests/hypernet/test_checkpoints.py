@@ -61,6 +61,8 @@ def test_every_format_gives_the_same_weights_back(name: str, tmp_path: pathlib.P
     export_release_checkpoint(tmp_path / "release.pt", config, variables, epoch=3)
     for source in ("folder", "file.npz", "release.pt"):
         assert_same(load_ghn(tmp_path / source), config, variables)
+        with jax.enable_x64(True):
+            assert_same(load_ghn(tmp_path / source), config, variables)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.npz", "folder", "release.pt"]
     assert read_torch_zip(tmp_path / "release.pt")["epoch"] == 3
 

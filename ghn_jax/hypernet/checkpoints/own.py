@@ -187,7 +187,9 @@ def export_release_checkpoint(
 
 def _expected(ghn: GHN) -> Any:
     """Shapes of all weights."""
-    return jax.eval_shape(lambda: init_ghn(ghn, jax.random.key(0)))
+    made = jax.eval_shape(lambda: init_ghn(ghn, jax.random.key(0)))
+    # With jax_enable_x64 they would be made as float64.
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32), made)
 
 
 def _flat(tree: Any) -> dict[str, Any]:
