@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ghn_jax.hypernet.decoders.centred import CentredDecoderConfig
 from ghn_jax.hypernet.decoders.conv import ConvDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.graphormer import GraphormerConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS, DecoderConfig, EncoderConfig
