@@ -51,12 +51,11 @@ def test_embeddings_and_tensors(ghn: str) -> None:
     assert count == len(fixture_graphs.cases(ghn)) > 0
 
 
-def check_tensors(name: str, ghn: str, axes: dict, params: dict) -> None:
-    """Shape, norm, sum and sampled values of every predicted tensor."""
+def check_tensors(name: str, ghn: str, axes: dict, params: dict, recorded: dict | None = None) -> None:
+    """Shape, norm, sum and sampled values of every predicted tensor; recorded for the network alone, unless given."""
     names = fixture_graphs.release_names(name)
-    expected = {
-        tensor: values for tensor, values in fixture_params()[name][ghn].items() if not tensor.endswith("layer_scale")
-    }
+    recorded = fixture_params()[name][ghn] if recorded is None else recorded
+    expected = {tensor: values for tensor, values in recorded.items() if not tensor.endswith("layer_scale")}
     assert {names[path] for path in params} == set(expected)
     for path, array in params.items():
         values = expected[names[path]]

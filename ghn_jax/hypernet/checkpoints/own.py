@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.files import atomic_file, atomic_folder, whole_folder
+from ghn_jax.hypernet.checkpoints.release_forms import configuration_and_tensors
 from ghn_jax.hypernet.checkpoints.release_names import (
     config_from_release,
     config_to_release,
@@ -121,14 +121,10 @@ def read_release_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
     Raises:
       ValueError: for a damaged or foreign file, missing or extra tensors, wrong shapes; names file and tensor.
     """
-    saved = read_torch_zip(path)
     source = str(path)
-    if not isinstance(saved, Mapping) or not all(
-        isinstance(saved.get(key), Mapping) for key in ("state_dict", "config")
-    ):
-        raise ValueError(f"{source}: no checkpoint of the release: state_dict or config is missing")
-    config = config_from_release(saved["config"], source)
-    return PretrainedGHN(GHN(config), jax.device_put(params_from_release(config, saved["state_dict"], source)))
+    release_config, tensors = configuration_and_tensors(read_torch_zip(path), source)
+    config = config_from_release(release_config, source)
+    return PretrainedGHN(GHN(config), jax.device_put(params_from_release(config, tensors, source)))
 
 
 def export_release_checkpoint(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ghn_jax.graphs.param_spec import VECTOR_ROLES, ParamSpec, Role
-from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, linear
+from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, linear, spread
 from ghn_jax.hypernet.decoders.fitting import (
     decoded_shape,
     fit_token_table,
@@ -77,12 +77,13 @@ class LowRankDecoderConfig(DecoderConfig):
     def release_tensors(self, config: "GHNConfig") -> list[ReleaseTensor]:
         """The MLP, the last layer, and the MLP of vectors; without what the release's files hold and never use."""
         hid, rank = config.hid, self.rank
-        sizes = (hid, 4 * hid, 8 * hid, 2 * rank**2)
-        tensors = []
-        for place, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
-            tensors += linear(f"decoder.mlp.fc.{2 * place}", ("decoder", f"fc_{2 * place}"), after, before)
-        tensors += linear("decoder.l2", ("decoder", "last"), self.width, rank)
-        return tensors + (vector_tensors(config, self.vector_size(config)) if self.vector_decoder else [])
+        return [
+            *linear("decoder.mlp.fc.0", ("decoder", "fc_0"), 4 * hid, hid),
+            *linear("decoder.mlp.fc.2", ("decoder", "fc_2"), 8 * hid, 4 * hid),
+            *spread("decoder.mlp.fc.4", ("decoder", "fc_4"), 8 * hid, (2 * rank, rank), (0, 1)),
+            *linear("decoder.l2", ("decoder", "last"), self.width, rank),
+            *(vector_tensors(config, self.vector_size(config)) if self.vector_decoder else []),
+        ]
 
     def to_release(self) -> dict[str, Any]:
         """The release's keys."""
