@@ -38,7 +38,7 @@ def _role(primitive: str, shape: list[int], is_classifier_weight: bool, is_class
 def release_names(name: str) -> dict[tuple[str, ...], str]:
     """Names in the release of an architecture's tensors, by path."""
     names = {}
-    for cell in fixture_graphs()[name.split("@")[0]]["node_info"]:
+    for cell in fixture_graphs()[name.split("@", maxsplit=1)[0]]["node_info"]:
         for _, tensor, primitive, shape, *_ in cell:
             if primitive not in ("max_pool", "avg_pool"):
                 names[flax_path(tensor, len(shape))] = tensor

@@ -1,18 +1,27 @@
 """`GHNConfig`: everything that defines a graph hypernetwork, with the paper's presets."""
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from ghn_jax.hypernet.decoders.centred import CentredDecoderConfig
 from ghn_jax.hypernet.decoders.conv import ConvDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
 from ghn_jax.hypernet.encoders.graphormer import GraphormerConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
-from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.hypernet.json_fields import check_types, checked_fields
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS, DecoderConfig, EncoderConfig
 
 Dataset = Literal["cifar10", "imagenet"]
+
+MAX_CHANNELS: Final = 4096
+"""Largest O and I of `max_shape`."""
+MAX_KERNEL: Final = 64
+"""Largest S of `max_shape`."""
+MAX_HID: Final = 2048
+MAX_CLASSES: Final = 65_536
+"""Largest K: the table of channel counts takes 400 numbers for each class."""
 
 _TASKS: dict[str, tuple[tuple[int, int, int, int], int]] = {
     "cifar10": ((64, 64, 11, 11), 10),
@@ -46,18 +55,24 @@ class GHNConfig:
     decoder: DecoderConfig = dataclasses.field(default_factory=ConvDecoderConfig)
 
     def __post_init__(self) -> None:
-        if len(self.max_shape) != 4 or any(size < 1 for size in self.max_shape):
-            raise ValueError(f"GHN config: max_shape must be four positive sizes, got {self.max_shape}")
-        if self.max_shape[2] != self.max_shape[3]:
+        check_types(self, "GHN config")
+        for name, kind in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise ValueError(f"GHN config: {name} must be a {kind.__name__}, got {reprlib.repr(part)}")
+            check_types(part, f"GHN config: {name}")
+        rows, columns, height, width = self.max_shape
+        if height != width:
             raise ValueError(f"GHN config: the last two sizes of max_shape must be equal, got {self.max_shape}")
-        if self.hid < 4 or self.hid % 4:
-            raise ValueError(f"GHN config: hid must be a positive multiple of 4, got {self.hid}")
-        if self.num_classes < 1:
-            raise ValueError(f"GHN config: num_classes must be positive, got {self.num_classes}")
-        if self.normalization not in ("fan_in", "fan_out", "none"):
+        if not (1 <= rows <= MAX_CHANNELS and 1 <= columns <= MAX_CHANNELS and 1 <= height <= MAX_KERNEL):
             raise ValueError(
-                f"GHN config: normalization must be one of fan_in, fan_out, none, got {self.normalization!r}"
+                f"GHN config: max_shape must be two sizes up to {MAX_CHANNELS} and two up to {MAX_KERNEL}, "
+                f"all at least 1, got {self.max_shape}"
             )
+        if not 4 <= self.hid <= MAX_HID or self.hid % 4:
+            raise ValueError(f"GHN config: hid must be a positive multiple of 4 up to {MAX_HID}, got {self.hid}")
+        if not 1 <= self.num_classes <= MAX_CLASSES:
+            raise ValueError(f"GHN config: num_classes must be between 1 and {MAX_CLASSES}, got {self.num_classes}")
 
     def replace(self, **changes: Any) -> "GHNConfig":
         """A copy with some fields changed."""
@@ -115,8 +130,8 @@ class GHNConfig:
 def _part(data: Any, name: str, kinds: Mapping[str, Any]) -> Any:
     """An encoder's or decoder's options from JSON."""
     where = f"GHN config: {name}"
-    if not isinstance(data, Mapping) or data.get("kind") not in kinds:
-        raise ValueError(f"{where} must be an object whose kind is one of {', '.join(kinds)}, got {data!r}")
+    if not isinstance(data, Mapping) or type(data.get("kind")) is not str or data["kind"] not in kinds:
+        raise ValueError(f"{where} must be an object whose kind is one of {', '.join(kinds)}, got {reprlib.repr(data)}")
     kind = kinds[data["kind"]]
     return kind(**checked_fields(kind, {key: value for key, value in data.items() if key != "kind"}, where))
 
@@ -127,6 +142,6 @@ def _from_flat(flat: Mapping[str, Any]) -> dict[str, Any]:
     kind = data.pop("hypernet")
     options = {field.name: data.pop(field.name) for field in dataclasses.fields(GatedGNNConfig) if field.name in data}
     # The baseline had the other encoder's options too, and did not use them.
-    own = {field.name for field in dataclasses.fields(ENCODERS.get(kind, GatedGNNConfig))}
+    own = {field.name for field in dataclasses.fields(ENCODERS.get(kind if type(kind) is str else "", GatedGNNConfig))}
     of_encoder = {name: value for name, value in options.items() if name in own}
     return {**data, "encoder": {"kind": kind, **of_encoder}, "decoder": {"kind": data.get("decoder")}}

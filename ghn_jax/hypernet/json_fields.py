@@ -1,6 +1,8 @@
 """Dataclasses of plain values from JSON, with exact types."""
 
 import dataclasses
+import functools
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -20,12 +22,23 @@ def checked_fields(cls: type, data: Any, where: str) -> dict[str, Any]:
     """
     names = [field.name for field in dataclasses.fields(cls)]
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where} must be an object, got {data!r}")
+        raise ValueError(f"{where} must be an object, got {reprlib.repr(data)}")
     for problem, wrong in (("lacks", set(names) - set(data)), ("has the unknown", set(data) - set(names))):
         if wrong:
             raise ValueError(f"{where} {problem} {', '.join(sorted(map(str, wrong)))}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return {name: _checked(hints[name], data[name], f"{where}: {name}") for name in names}
+
+
+def check_types(instance: Any, where: str) -> None:
+    """Raises ValueError naming a field of a dataclass whose value is not of the type that `checked_fields` asks for."""
+    values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    for name, value in checked_fields(type(instance), values, where).items():
+        if type(value) is tuple and type(values[name]) is not tuple:
+            raise ValueError(f"{where}: {name} must be a tuple, got {reprlib.repr(values[name])}")
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
@@ -46,4 +59,4 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
             return float(value)
     elif type(value) is hint or dataclasses.is_dataclass(hint):
         return value
-    raise ValueError(f"{where} must be {hint.__name__ if isinstance(hint, type) else hint}, got {value!r}")
+    raise ValueError(f"{where} must be {hint.__name__ if isinstance(hint, type) else hint}, got {reprlib.repr(value)}")

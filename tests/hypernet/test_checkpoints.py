@@ -1,7 +1,9 @@
 import collections
+import json
 import pathlib
 import pickle
 import shutil
+import struct
 import zipfile
 from typing import Any
 
@@ -22,7 +24,7 @@ from ghn_jax.hypernet import (
     save_file,
 )
 from ghn_jax.hypernet.checkpoints.own import read_checkpoint
-from ghn_jax.hypernet.checkpoints.release_names import params_from_release, params_to_release
+from ghn_jax.hypernet.checkpoints.release_names import config_to_release, params_from_release, params_to_release
 from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
 from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
@@ -142,15 +144,29 @@ def test_names_of_other_functions_are_refused_and_nothing_runs(protocol: int, tm
     assert not mark.exists()
 
 
-def tensor_pickle(size: tuple, stride: tuple, offset: int = 0, count: int = 4, key: str = "0") -> bytes:
-    """{"t": a tensor} with chosen numbers, written by hand."""
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def number(value: int) -> bytes:
+    data = value.to_bytes(9, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def tensor(size: tuple, stride: tuple, offset: int = 0, count: int = 4, key: str = "0") -> bytes:
+    """Instructions that push a tensor with chosen numbers."""
 
     def numbers(values: tuple) -> bytes:
-        return b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+        return b"(" + b"".join(map(number, values)) + b"t"
 
-    storage = b"(Vstorage\nctorch\nFloatStorage\nV" + key.encode() + b"\nVcpu\nI%d\ntQ" % count
-    tensor = b"(" + storage + b"I%d\n" % offset + numbers(size) + numbers(stride) + b"I00\nNtR"
-    return b"\x80\x02}Vt\nctorch._utils\n_rebuild_tensor_v2\n" + tensor + b"s."
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + number(count) + b"tQ"
+    arguments = storage + number(offset) + numbers(size) + numbers(stride) + b"\x89Nt"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"R"
+
+
+def tensor_pickle(**kwargs: Any) -> bytes:
+    """{"t": a tensor} with chosen numbers, written by hand."""
+    return b"\x80\x02}" + text("t") + tensor(**kwargs) + b"s."
 
 
 def test_tensors_are_rebuilt_with_strides_and_checked(tmp_path: pathlib.Path) -> None:
@@ -168,6 +184,10 @@ def test_tensors_are_rebuilt_with_strides_and_checked(tmp_path: pathlib.Path) ->
         ({"size": (2,), "stride": (-1,)}, "impossible"),
         ({"size": (10**6,), "stride": (0,)}, "larger than its storage"),
         ({"size": (2,), "stride": (1,), "count": 9}, "storage 0 has 16 bytes instead of 36"),
+        ({"size": (2,), "stride": (1,), "count": 3}, "data/0' has 16 bytes, at most 12 are expected"),
+        ({"size": (2,), "stride": (2**50,)}, "impossible"),
+        ({"size": (1,) * 9, "stride": (1,) * 9}, "impossible"),
+        ({"size": (2, 2), "stride": (1,)}, "impossible"),
         ({"size": (2,), "stride": (1,), "key": "../x"}, "unknown kind of stored object"),
         ({"size": (2,), "stride": (1,), "key": "7"}, "archive/data/7"),
     ):
@@ -185,7 +205,7 @@ def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "text.pt").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"text.pt: not a complete zip file"):
         load_ghn(tmp_path / "text.pt")
-    with pytest.raises(ValueError, match=r"cut.pt: damaged checkpoint"):
+    with pytest.raises(ValueError, match=r"cut.pt: refused: damaged"):
         load_ghn(release_file(tmp_path / "cut.pt", pickle.dumps({"a": 1}, 2)[:-3]))
     with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
         archive.writestr("readme", "nothing")
@@ -202,14 +222,16 @@ def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:
 
 
 def test_our_formats_check_configuration_against_weights(tmp_path: pathlib.Path) -> None:
-    save_checkpoint(tmp_path / "folder", TINY, variables_of(TINY))
-    save_file(tmp_path / "file.npz", TINY.replace(hid=16), variables_of(TINY))
-    with pytest.raises(ValueError, match=r"file.npz: its configuration does not match its weights: params/"):
-        load_ghn(tmp_path / "file.npz")
+    wrong = TINY.replace(hid=16)
+    save_checkpoint(tmp_path / "folder", wrong, variables_of(TINY))
+    save_file(tmp_path / "file.npz", wrong, variables_of(TINY))
+    for name in ("folder", "file.npz"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: its configuration does not match its weights: params/.*float32"
+        ):
+            load_ghn(tmp_path / name)
     config = tmp_path / "folder" / "config.json"
-    config.write_text(config.read_text().replace('"hid": 8', '"hid": 16'))
-    with pytest.raises(ValueError, match=r"folder: its configuration does not match its weights: params/.* has shape"):
-        load_ghn(tmp_path / "folder")
+    save_checkpoint(tmp_path / "folder", TINY, variables_of(TINY))
     shutil.rmtree(tmp_path / "folder" / "weights" / "d", ignore_errors=True)
     (tmp_path / "folder" / "weights" / "_METADATA").unlink()
     with pytest.raises(ValueError, match=r"folder: the weights cannot be read"):
@@ -226,3 +248,125 @@ def test_our_formats_check_configuration_against_weights(tmp_path: pathlib.Path)
     np.savez(tmp_path / "other.npz", a=np.zeros(1))
     with pytest.raises(ValueError, match=r"other.npz: not a hypernetwork in one file: config.json is missing"):
         load_ghn(tmp_path / "other.npz")
+
+
+def rewritten(path: pathlib.Path, into: pathlib.Path, **arrays: np.ndarray) -> pathlib.Path:
+    """A .npz with other arrays under some names ("__" for slashes)."""
+    with np.load(path) as archive:
+        old = {name: archive[name] for name in archive.files}
+    np.savez(into, allow_pickle=False, **{**old, **{name.replace("__", "/"): array for name, array in arrays.items()}})
+    return into
+
+
+def test_weights_are_compared_with_their_digests(tmp_path: pathlib.Path) -> None:
+    variables = variables_of(TINY)
+    save_file(tmp_path / "good.npz", TINY, variables)
+    bias = np.array(variables["params"]["ln"]["bias"])
+    assert_same(
+        load_ghn(rewritten(tmp_path / "good.npz", tmp_path / "same.npz", params__ln__bias=bias)), TINY, variables
+    )
+    bias[3] += 1e-6
+    with pytest.raises(ValueError, match=r"other.npz: params/ln/bias is damaged"):
+        load_ghn(rewritten(tmp_path / "good.npz", tmp_path / "other.npz", params__ln__bias=bias))
+    for dtype in (np.int32, np.bool_, np.complex64, np.float64, np.float16):
+        with pytest.raises(
+            ValueError, match=rf"typed.npz: .*params/ln/bias is {np.dtype(dtype).name} .*float32 \(8,\)|.*bytes"
+        ):
+            load_ghn(rewritten(tmp_path / "good.npz", tmp_path / "typed.npz", params__ln__bias=bias.astype(dtype)))
+    changed = variables_of(TINY)
+    changed["params"]["ln"]["bias"] = bias
+    save_checkpoint(tmp_path / "folder", TINY, variables)
+    save_checkpoint(tmp_path / "changed", TINY, changed)
+    shutil.rmtree(tmp_path / "folder" / "weights")
+    shutil.copytree(tmp_path / "changed" / "weights", tmp_path / "folder" / "weights")
+    with pytest.raises(ValueError, match=r"folder: params/ln/bias is damaged"):
+        load_ghn(tmp_path / "folder")
+
+
+def test_a_folder_with_weights_of_another_type_is_refused(tmp_path: pathlib.Path) -> None:
+    import orbax.checkpoint as ocp
+
+    variables = variables_of(TINY)
+    save_checkpoint(tmp_path / "folder", TINY, variables)
+    shutil.rmtree(tmp_path / "folder" / "weights")
+    variables["params"]["ln"]["bias"] = variables["params"]["ln"]["bias"].astype(np.int32)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "folder" / "weights", variables)
+    with pytest.raises(ValueError, match=r"folder: .*params/ln/bias is int32 \(8,\), expected float32"):
+        load_ghn(tmp_path / "folder")
+
+
+def without_digests(text: str, **changes: object) -> str:
+    data = json.loads(text)
+    kept = {"format": "ghn_jax hypernetwork 2", "config": data["config"]}
+    return json.dumps({**kept, **changes})
+
+
+def test_checkpoints_of_earlier_versions_are_read_and_the_log_says_so(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    variables = variables_of(TINY)
+    save_checkpoint(tmp_path / "folder", TINY, variables)
+    save_file(tmp_path / "file.npz", TINY, variables)
+    config = tmp_path / "folder" / "config.json"
+    new = config.read_text()
+    config.write_text(without_digests(new))
+    file = rewritten(tmp_path / "file.npz", tmp_path / "old.npz", **{"config.json": np.array(without_digests(new))})
+    caplog.set_level("INFO", "ghn_jax")
+    for source in (tmp_path / "folder", file):
+        caplog.clear()
+        assert_same(load_ghn(source), TINY, variables)
+        assert "written without digests" in caplog.text
+    for text, message in (
+        (new.replace("hypernetwork 3", "hypernetwork 2"), "entries must be config, format, got"),
+        (without_digests(new, format="ghn_jax hypernetwork 3"), "entries must be config, config_digest"),
+        (new.replace('"hid": 8', '"hid": 12'), "the configuration is damaged"),
+        (new.replace('"digests": {', '"digests": {"a": 1}, "more": {'), "entries must be"),
+        (new.replace("{", '{"format": 1,', 1), "one name twice"),
+        ("[" * 100_000, "no configuration of a hypernetwork: RecursionError"),
+        ('{"format": ' + "1" * 5_000 + "}", "no configuration of a hypernetwork: ValueError"),
+        ("[]", "no configuration"),
+    ):
+        config.write_text(text)
+        with pytest.raises(ValueError, match=rf"config.json: .*{message}"):
+            load_ghn(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_weights_that_are_not_finite_are_refused_unless_allowed(bad: float, tmp_path: pathlib.Path) -> None:
+    variables = variables_of(TINY)
+    variables["params"]["ln"]["bias"][2] = bad
+    save_checkpoint(tmp_path / "folder", TINY, variables)
+    save_file(tmp_path / "file.npz", TINY, variables)
+    export_release_checkpoint(tmp_path / "release.pt", TINY, variables)
+    for source in ("folder", "file.npz", "release.pt"):
+        with pytest.raises(ValueError, match=rf"{source}: .*ln.bias holds NaN or infinity.*allow_nonfinite=True"):
+            load_ghn(tmp_path / source)
+        assert_same(load_ghn(tmp_path / source, allow_nonfinite=True), TINY, variables)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weight_norm", "no"),
+        ("layernorm", 1),
+        ("ve", None),
+        ("hid", True),
+        ("hid", 10**8),
+        ("hid", 8.0),
+        ("num_classes", 10**8),
+        ("num_classes", "10"),
+        ("max_shape", (8, 8, 10**8, 10**8)),
+        ("max_shape", (8, 8, 3)),
+        ("max_shape", (8, 8, 3, "3")),
+        ("max_shape", "8833"),
+        ("hypernet", 5),
+        ("hypernet", "transformer"),
+        ("decoder", ["conv"]),
+    ],
+)
+def test_every_entry_of_a_releases_config_is_checked(key: str, value: object, tmp_path: pathlib.Path) -> None:
+    config = {**config_to_release(TINY), key: value}
+    write_torch_zip(tmp_path / "x.pt", params_to_release(TINY, variables_of(TINY)), {"config": config})
+    with pytest.raises(ValueError, match=rf"x.pt: .*{key}"):
+        load_ghn(tmp_path / "x.pt")

@@ -37,6 +37,20 @@ def test_presets() -> None:
         {"hid": 10},
         {"num_classes": 0},
         {"normalization": "batch"},
+        {"max_shape": (8, 8, 65, 65)},
+        {"max_shape": (4097, 8, 3, 3)},
+        {"max_shape": (8, 10**8, 3, 3)},
+        {"max_shape": (8, 0, 3, 3)},
+        {"max_shape": [8, 8, 3, 3]},
+        {"hid": 4096},
+        {"hid": 8.0},
+        {"hid": True},
+        {"num_classes": 65_537},
+        {"num_classes": "10"},
+        {"normalization": ["fan_in"]},
+        {"encoder": "mlp"},
+        {"decoder": None},
+        {"encoder": MLPEncoderConfig(layernorm="no")},  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_bad_values_are_named(change: dict) -> None:
@@ -45,7 +59,9 @@ def test_bad_values_are_named(change: dict) -> None:
         TINY.replace(**change)
 
 
-@pytest.mark.parametrize("change", [{"rounds": 0}, {"s_max": 251}, {"s_max": 0}])
+@pytest.mark.parametrize(
+    "change", [{"rounds": 0}, {"rounds": 65}, {"rounds": True}, {"s_max": 251}, {"s_max": 0}, {"layernorm": "no"}]
+)
 def test_bad_values_of_the_encoder_are_named(change: dict) -> None:
     (field,) = change
     with pytest.raises(ValueError, match=f"GHN config: .*{field}"):
@@ -92,13 +108,16 @@ def changed(path: str, value: object) -> dict:
         ("max_shape", [1, 1, 3, 3.0], "max_shape must be int, got 3.0"),
         ("max_shape", "1133", "max_shape must be"),
         ("normalization", "batch", "normalization must be"),
-        ("num_classes", 0, "num_classes must be positive"),
+        ("num_classes", 0, "num_classes must be between 1 and 65536"),
         ("encoder", "mlp", "encoder must be an object whose kind is one of gatedgnn, mlp"),
         ("encoder.kind", "transformer", "encoder must be an object whose kind is one of gatedgnn, mlp"),
         ("encoder.kind", "mlp", "encoder has the unknown backward_sweep, rounds, s_max, virtual_edges"),
         ("encoder.rounds", ..., "encoder lacks rounds"),
         ("encoder.virtual_edges", 1, "encoder: virtual_edges must be bool, got 1"),
         ("encoder.s_max", 251, "s_max must be between"),
+        ("encoder.rounds", 10**9, "rounds must be between 1 and 64"),
+        ("encoder.kind", ["mlp"], "encoder must be an object whose kind"),
+        ("hid", "x" * 10**6, "hid must be int, got 'xxx.{,60}$"),
         ("decoder.width", 3, "decoder has the unknown width"),
         ("decoder", None, "decoder must be an object"),
     ],

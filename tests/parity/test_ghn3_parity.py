@@ -1,4 +1,4 @@
-"""GHN-3 beyond `test_hypernet_parity`: full-size variants with weights by a formula, and several graphs in one batch."""
+"""GHN-3 beyond `test_hypernet_parity`: full-size variants with weights by a formula, and batches."""
 
 import functools
 import gzip

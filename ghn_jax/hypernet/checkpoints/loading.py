@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Generator
 
 from ghn_jax.files import atomic_file, cache_folder, whole_folder
+from ghn_jax.hypernet.checkpoints.bounded_files import open_archive
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN, read_checkpoint, read_file, read_release_checkpoint
 from ghn_jax.hypernet.training_range import read_training_range
 
@@ -45,7 +46,7 @@ def packaged_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".npz") for entry in folder.iterdir() if entry.name.endswith(".npz")))
 
 
-def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> PretrainedGHN:
+def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL, *, allow_nonfinite: bool = False) -> PretrainedGHN:
     """Loads a hypernetwork.
 
     Args:
@@ -53,6 +54,7 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
         name, or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once to the cache folder (`GHN_JAX_CACHE`, else
         ``ghn_jax`` in the user's), checked by git blob id.
       url: where the public files lie.
+      allow_nonfinite: whether weights may be NaN or infinite, as those of a training that went wrong are.
 
     Raises:
       ValueError: for an unknown name, a damaged or foreign file, a download that fails or brings wrong bytes.
@@ -60,12 +62,13 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
     name = os.fspath(source)
     if name.startswith(RELEASE_PREFIX):
         with release_file(name.removeprefix(RELEASE_PREFIX), url) as public:
-            return read_release_checkpoint(public)
+            return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite)
     path = whole_folder(name)
     if path.is_dir():
-        return read_checkpoint(path)
+        return read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     if path.is_file():
-        return read_file(path) if _is_npz(path) else read_release_checkpoint(path)
+        read = read_file if _is_npz(path) else read_release_checkpoint
+        return read(path, allow_nonfinite=allow_nonfinite)
     if name in packaged_names():
         with importlib.resources.as_file(importlib.resources.files("ghn_jax.hypernet") / _PACKAGED) as folder:
             loaded = read_file(folder / f"{name}.npz")
@@ -76,10 +79,11 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL) -> Pretrain
 
 
 def _is_npz(path: pathlib.Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(".npy") for name in archive.namelist())
+    try:
+        with open_archive(path, {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}) as archive:
+            return any(name.endswith(".npy") for name in archive.sizes)
+    except ValueError:
+        return path.suffix == ".npz"
 
 
 def git_blob_id(data: bytes) -> str:

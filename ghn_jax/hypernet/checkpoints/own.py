@@ -1,9 +1,11 @@
 """Checkpoints of a hypernetwork alone: our folder (orbax), our single file (for packaging), the release's file."""
 
-import json
+import io
+import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -13,6 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.files import atomic_file, atomic_folder, whole_folder
+from ghn_jax.hypernet.checkpoints.bounded_files import Archive, open_archive
+from ghn_jax.hypernet.checkpoints.description import MAX_BYTES, describe, flat_arrays, read_description
+from ghn_jax.hypernet.checkpoints.joblib_reader import read_release_file
 from ghn_jax.hypernet.checkpoints.release_forms import configuration_and_tensors
 from ghn_jax.hypernet.checkpoints.release_names import (
     config_from_release,
@@ -20,17 +25,14 @@ from ghn_jax.hypernet.checkpoints.release_names import (
     params_from_release,
     params_to_release,
 )
-from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
 from ghn_jax.hypernet.config import GHNConfig
 from ghn_jax.hypernet.ghn import GHN, Variables, init_ghn
 from ghn_jax.hypernet.training_range import TrainingRange
 
-FORMAT = "ghn_jax hypernetwork 2"
-FLAT_FORMAT = "ghn_jax hypernetwork 1"
-"""Written until version 0.1, with one flat configuration; the weights have the same names."""
 _CONFIG_FILE = "config.json"
 _WEIGHTS_FOLDER = "weights"
+_MAX_HEADER = 10_000
 
 
 @flax.struct.dataclass
@@ -54,20 +56,25 @@ class PretrainedGHN:
 
 
 def save_checkpoint(path: str | os.PathLike[str], config: GHNConfig, variables: Variables) -> None:
-    """Writes a folder with weights (orbax) and configuration; it appears whole, replacing what had its name."""
+    """Writes a folder with weights (orbax, float32), configuration and digests; it appears whole or not at all."""
     import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
 
+    arrays = flat_arrays(variables)
     with atomic_folder(pathlib.Path(path).absolute()) as folder:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, variables))
-        (folder / _CONFIG_FILE).write_text(_config_json(config))
+            checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, _nested(arrays)))
+        (folder / _CONFIG_FILE).write_text(describe(config, arrays))
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
+def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> PretrainedGHN:
     """Reads what `save_checkpoint` wrote.
 
+    Args:
+      path: the folder.
+      allow_nonfinite: whether weights may be NaN or infinite.
+
     Raises:
-      ValueError: for a folder that is none, or whose weights do not match its configuration; names it.
+      ValueError: for a folder that is none, that is damaged, or whose weights do not match its configuration; names it.
     """
     import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
 
@@ -75,56 +82,77 @@ def read_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
     config_file = folder / _CONFIG_FILE
     if not config_file.is_file():
         raise ValueError(f"{folder}: no checkpoint of a hypernetwork: {_CONFIG_FILE} is missing")
-    ghn = GHN(_config_from_json(config_file.read_text(), str(config_file)))
+    with open(config_file, "rb") as file:
+        text = file.read(MAX_BYTES)
+    description = read_description(text.decode(errors="replace"), str(config_file))
+    ghn = GHN(description.config)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _expected(ghn))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             stored = checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree
-            _check_shapes(str(folder), expected, stored)
-            variables = checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
-    except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder}: the weights cannot be read: {error}") from None
+            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(_flat(stored)))
+            variables = None if mismatch else checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
+    except Exception as error:  # what a damaged folder makes orbax and tensorstore raise is not documented
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(f"{folder}: the weights cannot be read: {type(error).__name__}: {first_line:.500}") from None
+    if mismatch:
+        raise ValueError(f"{folder}: {mismatch}")
+    description.check(flat_arrays(variables), str(folder), allow_nonfinite=allow_nonfinite)
     return PretrainedGHN(ghn, variables)
 
 
 def save_file(path: str | os.PathLike[str], config: GHNConfig, variables: Variables) -> None:
-    """Writes configuration and weights as one compressed .npz file, for packaging; replaced atomically."""
-    flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    """Writes configuration, digests and weights (float32) as one compressed .npz file; replaced atomically."""
+    arrays = flat_arrays(variables)
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        arrays = {str(name): np.asarray(array, np.float32) for name, array in flat.items()}
-        np.savez_compressed(file, allow_pickle=False, **{_CONFIG_FILE: np.array(_config_json(config))}, **arrays)
+        description = np.array(describe(config, arrays))
+        np.savez_compressed(file, allow_pickle=False, **{_CONFIG_FILE: description}, **arrays)
 
 
-def read_file(path: str | os.PathLike[str]) -> PretrainedGHN:
+def read_file(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> PretrainedGHN:
     """Reads what `save_file` wrote.
+
+    Args:
+      path: the file.
+      allow_nonfinite: whether weights may be NaN or infinite.
 
     Raises:
       ValueError: for another or a damaged file, or weights that do not match its configuration; names the file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path}: not a hypernetwork in one file: {error}") from None
-    if _CONFIG_FILE not in arrays:
-        raise ValueError(f"{path}: not a hypernetwork in one file: {_CONFIG_FILE} is missing")
-    ghn = GHN(_config_from_json(str(arrays.pop(_CONFIG_FILE)), str(path)))
-    stored = flax.traverse_util.unflatten_dict(arrays, sep="/")
-    _check_shapes(str(path), _expected(ghn), stored)
-    return PretrainedGHN(ghn, jax.device_put(stored))
+    with open_archive(pathlib.Path(path), {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}) as archive:
+        if f"{_CONFIG_FILE}.npy" not in archive.sizes:
+            raise ValueError(f"{path}: not a hypernetwork in one file: {_CONFIG_FILE} is missing")
+        description = read_description(str(_read_array(archive, _CONFIG_FILE, 4 * MAX_BYTES)), str(path))
+        ghn = GHN(description.config)
+        expected = _flat(_expected(ghn))
+        names = {name.removesuffix(".npy") for name in archive.sizes} - {_CONFIG_FILE}
+        arrays = {
+            name: _read_array(archive, name, expected[name].size * expected[name].dtype.itemsize)
+            for name in sorted(names & expected.keys())
+        }
+    found = dict.fromkeys(names, "there") | _kinds(arrays)
+    if mismatch := _mismatch(_kinds(expected), found):
+        raise ValueError(f"{path}: {mismatch}")
+    description.check(arrays, str(path), allow_nonfinite=allow_nonfinite)
+    return PretrainedGHN(ghn, jax.device_put(_nested(arrays)))
 
 
-def read_release_checkpoint(path: str | os.PathLike[str]) -> PretrainedGHN:
+def read_release_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> PretrainedGHN:
     """Reads a ``.pt`` file of the public release, without PyTorch and without executing anything in it.
+
+    Args:
+      path: the file.
+      allow_nonfinite: whether weights may be NaN or infinite.
 
     Raises:
       ValueError: for a damaged or foreign file, missing or extra tensors, wrong shapes; names file and tensor.
     """
     source = str(path)
-    release_config, tensors = configuration_and_tensors(read_torch_zip(path), source)
+    release_config, tensors = configuration_and_tensors(read_release_file(path), source)
     config = config_from_release(release_config, source)
-    return PretrainedGHN(GHN(config), jax.device_put(params_from_release(config, tensors, source)))
+    params = params_from_release(config, tensors, source, allow_nonfinite=allow_nonfinite)
+    return PretrainedGHN(GHN(config), jax.device_put(params))
 
 
 def export_release_checkpoint(
@@ -144,35 +172,45 @@ def _expected(ghn: GHN) -> Any:
     return jax.eval_shape(lambda: init_ghn(ghn, jax.random.key(0)))
 
 
-def _check_shapes(source: str, expected: Any, stored: Any) -> None:
-    """Raises ValueError naming a weight that is missing, unknown or of another shape."""
-    wanted, found = (_shapes(tree) for tree in (expected, stored))
+def _flat(tree: Any) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def _nested(flat: dict[str, Any]) -> Any:
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _kinds(flat: Mapping[str, Any]) -> dict[str, str]:
+    """Type and shape of each weight, in words."""
+    return {path: f"{np.dtype(leaf.dtype).name} {tuple(leaf.shape)}" for path, leaf in flat.items()}
+
+
+def _mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> str | None:
+    """Names a weight that is missing, unknown or of another type or shape; None if there is none."""
     for path in sorted(wanted.keys() | found.keys()):
         if wanted.get(path) != found.get(path):
-            raise ValueError(
-                f"{source}: its configuration does not match its weights: {path} has shape {found.get(path)}, "
-                f"expected {wanted.get(path)}"
+            return (
+                f"its configuration does not match its weights: {path} is {found.get(path, 'missing')}, "
+                f"expected {wanted.get(path, 'nothing of this name')}"
             )
+    return None
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    flat: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+def _read_array(archive: Archive, name: str, most: int) -> np.ndarray:
+    """An array of a .npz: at most so many bytes of numbers, and a header.
 
-
-def _config_json(config: GHNConfig) -> str:
-    return json.dumps({"format": FORMAT, "config": config.to_json()}, indent=1)
-
-
-def _config_from_json(text: str, source: str) -> GHNConfig:
+    Raises:
+      ValueError: for anything but the plain numbers or text that its header announces; names it.
+    """
+    data = archive.read(f"{name}.npy", most + _MAX_HEADER)
+    file = io.BytesIO(data)
     try:
-        data = json.loads(text)
-        if data["format"] not in (FORMAT, FLAT_FORMAT):
-            raise ValueError(f"{source}: written in the format {data['format']!r}, expected {FORMAT!r}")
-        config = data["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{source}: no configuration of a hypernetwork: {error!r}") from None
-    try:
-        return GHNConfig.from_json(config)
-    except ValueError as error:
-        raise ValueError(f"{source}: no configuration of a hypernetwork: {error}") from None
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("its version is not 1.0")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # the header is an expression of Python, which can be wrong in every way
+        raise ValueError(f"{name} is no array: {error!r:.200}") from None
+    if dtype.kind not in "fiucbU" or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{name} is not the {dtype.name} array of shape {shape} that its header says")
+    numbers = np.frombuffer(data, dtype, offset=file.tell())
+    return numbers.reshape(shape, order="F" if fortran_order else "C")

@@ -47,7 +47,7 @@ def norm(name: str, path: Path, size: int) -> list[ReleaseTensor]:
 
 
 def linear(
-    name: str, path: Path, out_size: int, in_size: int, pointwise: bool = False, bias: bool = True
+    name: str, path: Path, out_size: int, in_size: int, *, pointwise: bool = False, bias: bool = True
 ) -> list[ReleaseTensor]:
     """Weight and, if it has one, bias of a linear layer, which the release may store as a pointwise convolution."""
     return spread(name, path, in_size, (out_size,), (0,), pointwise=pointwise)[: 2 if bias else 1]

@@ -33,6 +33,7 @@ from ghn_jax.hypernet.decoders.slabs import (
     vector_tensors,
 )
 from ghn_jax.hypernet.dense import PRECISION
+from ghn_jax.hypernet.json_fields import check_types
 from ghn_jax.hypernet.protocols import Decoder, DecoderConfig, register
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class CentredDecoderConfig(DecoderConfig):
     """
 
     token_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self, "GHN config: decoder")
 
     def build(self, config: "GHNConfig") -> Decoder[SlabKey]:
         """The decoder."""

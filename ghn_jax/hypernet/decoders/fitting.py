@@ -94,8 +94,9 @@ def normalised(config: "GHNConfig", row: jax.Array, spec: ParamSpec) -> jax.Arra
 
 
 def fit_token_table(row: jax.Array, spec: ParamSpec, seed: int) -> jax.Array:
-    """Slab (k, k, C, any) -> position table (1, n, C) by the rule of GHN-3, whose first token is random and the others
-    the pixels of the slab's first out-row, row by row; not normalised.
+    """Slab (k, k, C, any) -> position table (1, n, C) by the rule of GHN-3, which does not normalise it.
+
+    The first token is random, the others are the pixels of the slab's first out-row, row by row.
 
     Raises:
       ValueError: for more than k^2 + 1 tokens.

@@ -5,7 +5,6 @@ HyperNetworks with 1/100 Parameters" (2024). Works with any encoder.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -27,6 +26,7 @@ from ghn_jax.hypernet.decoders.fitting import (
 )
 from ghn_jax.hypernet.decoders.slabs import SlabKey, VectorDecoder, vector_key, vector_tensors
 from ghn_jax.hypernet.dense import PRECISION, Linear, dense
+from ghn_jax.hypernet.json_fields import check_types
 from ghn_jax.hypernet.protocols import Decoder, DecoderConfig, register
 
 if TYPE_CHECKING:
@@ -61,8 +61,12 @@ class LowRankDecoderConfig(DecoderConfig):
     token_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.width < 1:
-            raise ValueError(f"GHN config: rank and width must be positive, got {self.rank} and {self.width}")
+        check_types(self, "GHN config: decoder")
+        if not 1 <= self.rank <= MAX_RANK or not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(
+                f"GHN config: rank and width must lie between 1 and {MAX_RANK} and {MAX_WIDTH}, got {self.rank} and "
+                f"{self.width}"
+            )
         if self.deviation < 0:
             raise ValueError(f"GHN config: deviation must not be negative, got {self.deviation}")
 
@@ -97,16 +101,24 @@ class LowRankDecoderConfig(DecoderConfig):
 
     @classmethod
     def from_release(cls, release: Mapping[str, Any]) -> Self | None:
-        """Of a checkpoint that says "lora"."""
+        """Of a checkpoint that says "lora".
+
+        Raises:
+          ValueError: if it says no rank or width.
+        """
         if not release.get("lora", False):
             return None
+        if missing := [key for key in ("lora_r", "max_ck_lora") if key not in release]:
+            raise ValueError(f"the checkpoint's config lacks {', '.join(missing)}")
         return cls(
-            rank=int(release["lora_r"]),
-            width=int(release["max_ck_lora"]),
-            vector_decoder=bool(release.get("use_1d_decoder", False)),
+            rank=release["lora_r"],
+            width=release["max_ck_lora"],
+            vector_decoder=release.get("use_1d_decoder", False),
             deviation=LANGUAGE_DEVIATION if release.get("language", False) else 0.0,
         )
 
+
+MAX_RANK, MAX_WIDTH = 1024, 1 << 20
 
 LANGUAGE_DEVIATION = 0.02
 """`initializer_range` of GPT-2."""
@@ -146,8 +158,8 @@ class LowRankDecoder(nn.Module):
             height, width = key.shape[0] * height, in_size * width
         if max(height, width) > self.options.width:
             raise ValueError(
-                f"{spec.name!r} of shape {spec.shape} needs a product of {height} x {width}, but the low-rank decoder is "
-                f"{self.options.width} wide; use one with a larger width or a smaller max_shape"
+                f"{spec.name!r} of shape {spec.shape} needs a product of {height} x {width}, but the low-rank decoder "
+                f"is {self.options.width} wide; use one with a larger width or a smaller max_shape"
             )
         return key
 

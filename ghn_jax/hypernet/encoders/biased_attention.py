@@ -12,7 +12,7 @@ MASKED = -32768.0
 
 
 def edge_labels(distances: jax.Array, cutoff: int) -> jax.Array:
-    """Distances (G, N, N) from row to column, of acyclic graphs -> int32 (G, N, N), which of 2 cutoff + 1 cases a pair is.
+    """Distances (G, N, N) from row to column, of acyclic graphs -> int32 (G, N, N), one of 2 cutoff + 1 cases.
 
     0 for no path either way, s for a path of length s from row to column, cutoff + s for one from column to row.
     """

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import flax.linen as nn
 import jax
@@ -13,10 +13,14 @@ from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, grid, pla
 from ghn_jax.hypernet.dense import Linear, fan_in_uniform, layer_norm
 from ghn_jax.hypernet.encoders import node_features
 from ghn_jax.hypernet.encoders.sweep import SweepWeights, sweep
+from ghn_jax.hypernet.json_fields import check_types
 from ghn_jax.hypernet.protocols import Encoder, EncoderConfig, register
 
 if TYPE_CHECKING:
     from ghn_jax.hypernet.config import GHNConfig
+
+MAX_ROUNDS: Final = 64
+"""Each repetition is compiled on its own."""
 
 
 @register("gatedgnn")
@@ -41,8 +45,9 @@ class GatedGNNConfig(EncoderConfig):
     shape_encoding: bool = True
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"GHN config: rounds must be positive, got {self.rounds}")
+        check_types(self, "GHN config: encoder")
+        if not 1 <= self.rounds <= MAX_ROUNDS:
+            raise ValueError(f"GHN config: rounds must be between 1 and {MAX_ROUNDS}, got {self.rounds}")
         if not 1 <= self.s_max <= 250:
             raise ValueError(f"GHN config: s_max must be between 1 and 250, got {self.s_max}")
 

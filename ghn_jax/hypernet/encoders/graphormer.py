@@ -7,7 +7,7 @@ Knyazev, Hwang and Lacoste-Julien, "Can We Scale Transformers to Predict Paramet
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, linear, n
 from ghn_jax.hypernet.dense import dense, layer_norm
 from ghn_jax.hypernet.encoders import node_features
 from ghn_jax.hypernet.encoders.biased_attention import attend, edge_labels, gather_bias
+from ghn_jax.hypernet.json_fields import check_types
 from ghn_jax.hypernet.protocols import Encoder, EncoderConfig, register
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ PLACE_TABLES = {
     "input_dist_embed": INPUT_DISTANCE_ROWS,
 }
 """Tables of a node's place in the graph by name, which is the release's."""
+
+MAX_LAYERS: Final = 128
+"""Each is compiled on its own."""
 
 LANGUAGE_PRIMITIVES = 3
 LANGUAGE_CHANNELS = (32_000, 50_257, 128_256)
@@ -66,12 +70,13 @@ class GraphormerConfig(EncoderConfig):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.layers < 1 or self.heads < 1:
-            raise ValueError(f"GHN config: layers and heads must be positive, got {self.layers} and {self.heads}")
+        check_types(self, "GHN config: encoder")
+        if not 1 <= self.layers <= MAX_LAYERS:
+            raise ValueError(f"GHN config: layers must be between 1 and {MAX_LAYERS}, got {self.layers}")
+        if self.heads < 1:
+            raise ValueError(f"GHN config: heads must be positive, got {self.heads}")
         if not 1 <= self.s_max <= 250:
             raise ValueError(f"GHN config: s_max must be between 1 and 250, got {self.s_max}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"GHN config: dtype must be float32 or bfloat16, got {self.dtype!r}")
 
     @property
     def cutoff(self) -> int:
@@ -137,11 +142,11 @@ class GraphormerConfig(EncoderConfig):
         if release.get("is_ghn2", True):
             return None
         return cls(
-            layers=int(release.get("layers", 3)),
-            heads=int(release.get("heads", 8)),
-            virtual_edges=bool(release["ve"]),
-            layernorm=bool(release["layernorm"]),
-            language=bool(release.get("language", False)),
+            layers=release.get("layers", 3),
+            heads=release.get("heads", 8),
+            virtual_edges=release["ve"],
+            layernorm=release["layernorm"],
+            language=release.get("language", False),
         )
 
 
