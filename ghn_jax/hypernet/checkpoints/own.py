@@ -62,7 +62,7 @@ def save_checkpoint(path: str | os.PathLike[str], config: GHNConfig, variables: 
     arrays = flat_arrays(variables)
     with atomic_folder(pathlib.Path(path).absolute()) as folder:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, _nested(arrays)))
+            checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, nested(arrays)))
         (folder / _CONFIG_FILE).write_text(describe(config, arrays))
 
 
@@ -125,17 +125,16 @@ def read_file(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) ->
             raise ValueError(f"{path}: not a hypernetwork in one file: {_CONFIG_FILE} is missing")
         description = read_description(str(_read_array(archive, _CONFIG_FILE, 4 * MAX_BYTES)), str(path))
         ghn = GHN(description.config)
-        expected = _flat(_expected(ghn))
+        expected = expected_arrays(ghn)
         names = {name.removesuffix(".npy") for name in archive.sizes} - {_CONFIG_FILE}
         arrays = {
             name: _read_array(archive, name, expected[name].size * expected[name].dtype.itemsize)
             for name in sorted(names & expected.keys())
         }
     found = dict.fromkeys(names, "there") | _kinds(arrays)
-    if mismatch := _mismatch(_kinds(expected), found):
-        raise ValueError(f"{path}: {mismatch}")
+    check_kinds(expected, found, str(path))
     description.check(arrays, str(path), allow_nonfinite=allow_nonfinite)
-    return PretrainedGHN(ghn, jax.device_put(_nested(arrays)))
+    return PretrainedGHN(ghn, jax.device_put(nested(arrays)))
 
 
 def read_release_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> PretrainedGHN:
@@ -172,11 +171,29 @@ def _expected(ghn: GHN) -> Any:
     return jax.eval_shape(lambda: init_ghn(ghn, jax.random.key(0)))
 
 
+def expected_arrays(ghn: GHN) -> dict[str, Any]:
+    """Shapes and types of all weights, by path with slashes."""
+    return _flat(_expected(ghn))
+
+
+def check_kinds(expected: Mapping[str, Any], found: Mapping[str, str], source: str) -> None:
+    """Raises ValueError naming a weight that is missing, unknown or of another type or shape.
+
+    Args:
+      expected: what has types and shapes, by path.
+      found: type and shape in words, such as "float32 (3, 8)".
+      source: for the error.
+    """
+    if mismatch := _mismatch(_kinds(expected), found):
+        raise ValueError(f"{source}: {mismatch}")
+
+
 def _flat(tree: Any) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
-def _nested(flat: dict[str, Any]) -> Any:
+def nested(flat: dict[str, Any]) -> Any:
+    """The tree of weights from arrays by path with slashes."""
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
