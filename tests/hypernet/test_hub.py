@@ -147,7 +147,9 @@ def test_a_published_file_is_loaded_and_its_sum_is_checked(
         (root / "SamsungSAILMontreal" / "ghn3" / name).write_bytes(data)
     loaded = load_ghn("hf:SamsungSAILMontreal/ghn3/ghn3tm8.pt", url)
     assert loaded.config.encoder == GraphormerConfig(layers=2, heads=8)
-    with pytest.raises(ValueError, match="ghn3sm8.pt: 1568793 bytes with SHA-256 .* instead of 143269744 .* delete it"):
+    with pytest.raises(
+        ValueError, match=r"ghn3sm8.pt: 1568793 bytes with SHA-256 .* instead of 143269744 .* delete it"
+    ):
         load_ghn("hf:SamsungSAILMontreal/ghn3/ghn3sm8.pt", url)
     known = hub.PublishedFile(len(data), hashlib.sha256(data).hexdigest())
     monkeypatch.setitem(hub.PUBLISHED, "SamsungSAILMontreal/ghn3/ghn3sm8.pt", known)
