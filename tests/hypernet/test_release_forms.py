@@ -92,8 +92,11 @@ def test_the_low_rank_decoder_goes_through_a_file_of_the_release(tmp_path: pathl
 
 def test_what_no_release_can_say_is_not_exported(tmp_path: pathlib.Path) -> None:
     for config, message in (
-        (GHN2.replace(decoder=CentredDecoderConfig()), "the release has no 'gatedgnn' with a 'centred conv' decoder"),
-        (GHN3.replace(encoder=GraphormerConfig(layers=2, heads=8, dtype="bfloat16")), "cannot say dtype='bfloat16'"),
+        (GHN2.replace(decoder=CentredDecoderConfig()), "the release has no 'gatedgnn' with a 'centred_conv' decoder"),
+        (
+            GHN3.replace(encoder=GraphormerConfig(layers=2, heads=8, product_dtype="bfloat16")),
+            "cannot say product_dtype='bfloat16'",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             export_release_checkpoint(tmp_path / "ghn.pt", config, variables_of(config))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ghn_jax.hypernet.config import GHNConfig
 
 
-@register("centred conv")
+@register("centred_conv")
 @dataclasses.dataclass(frozen=True)
 class CentredDecoderConfig(DecoderConfig):
     """Convolution decoder of GHN-3.

@@ -58,7 +58,7 @@ class GraphormerConfig(EncoderConfig):
       s_max: largest distance that is told apart.
       layernorm: LayerNorm of the states before they are decoded.
       language: whether the tables have the rows of LoGAH's variant for language models.
-      dtype: type of the layers' matrix products; sums, norms and softmax stay in float32.
+      product_dtype: type of the layers' matrix products; sums, norms and softmax stay in float32.
     """
 
     layers: int = 3
@@ -67,7 +67,7 @@ class GraphormerConfig(EncoderConfig):
     s_max: int = VIRTUAL_EDGE_CUTOFF
     layernorm: bool = True
     language: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    product_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_types(self, "GHN config: encoder")
@@ -126,7 +126,7 @@ class GraphormerConfig(EncoderConfig):
         return tensors
 
     def to_release(self) -> dict[str, Any]:
-        """The release's keys; its format has no place for `s_max` and `dtype`."""
+        """The release's keys; its format has no place for `s_max` and `product_dtype`."""
         return {
             "hypernet": "gatedgnn",
             "ve": self.virtual_edges,
@@ -238,7 +238,7 @@ class Layer(nn.Module):
     def setup(self) -> None:
         """Creates the layers."""
         # None is the type of the states, which is float64 in tests.
-        dtype = None if self.options.dtype == "float32" else jnp.dtype(self.options.dtype)
+        dtype = None if self.options.product_dtype == "float32" else jnp.dtype(self.options.product_dtype)
         self.ln_1, self.ln_2 = layer_norm(), layer_norm()
         self.to_qkv = dense(self.hid, 3 * self.hid, bias=False, dtype=dtype)
         self.to_out = dense(self.hid, self.hid, dtype=dtype)
