@@ -26,7 +26,7 @@ def fan_in_uniform(fan_in: int) -> Initializer:
 
 
 def small_start(in_features: int) -> tuple[Initializer, Initializer]:
-    """Initialisers of a last layer of GHN-3: a fifth of PyTorch's weights, biases 0 (docs/method.md, section 14)."""
+    """Initialisers of a last layer of GHN-3: a fifth of PyTorch's weights, biases 0 (docs/method.md, section 17)."""
     uniform = fan_in_uniform(in_features)
     return (lambda *args: uniform(*args) / 5), nn.initializers.zeros
 

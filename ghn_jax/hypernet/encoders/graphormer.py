@@ -211,9 +211,10 @@ class Graphormer(nn.Module):
         states = states + self.centrality_embed_in[jnp.minimum(edges.sum(1), DEGREE_ROWS - 1)]
         states = states + self.centrality_embed_out[jnp.minimum(edges.sum(2), DEGREE_ROWS - 1)]
         states = states + self.input_dist_embed[from_input]
-        bias = gather_bias(self.bias_table(), edge_labels(distances, self.options.cutoff))
+        bias = gather_bias(self.bias_table(), edge_labels(distances, self.options.cutoff), node_mask)
+        num_nodes = node_mask.sum(axis=1)
         for layer in self.layer:
-            states = layer(states, bias, node_mask)
+            states = layer(states, bias, num_nodes)
         return states
 
     def bias_table(self) -> jax.Array:
@@ -245,9 +246,9 @@ class Layer(nn.Module):
         self.ff_0 = dense(self.hid, 4 * self.hid, dtype=dtype)
         self.ff_3 = dense(4 * self.hid, self.hid, dtype=dtype)
 
-    def __call__(self, states: jax.Array, bias: jax.Array, node_mask: jax.Array) -> jax.Array:
-        """States (G, N, D), bias (G, heads, N, N), bool (G, N) of real nodes -> (G, N, D)."""
-        attended = attend(self.to_qkv(self.ln_1(states)), bias, node_mask)
+    def __call__(self, states: jax.Array, bias: jax.Array, num_nodes: jax.Array) -> jax.Array:
+        """States (G, N, D), bias (G, heads, N, N), int (G,) real nodes of each graph -> (G, N, D)."""
+        attended = attend(self.to_qkv(self.ln_1(states)), bias, num_nodes)
         states = states + self.to_out(attended).astype(states.dtype)
         hidden = nn.gelu(self.ff_0(self.ln_2(states)), approximate=False)
         return states + self.ff_3(hidden).astype(states.dtype)
