@@ -10,7 +10,7 @@ import pathlib
 import pickle
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ STORAGE = _named("torch", "FloatStorage")
 
 
 @contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
+def _stand_ins() -> Generator[None]:
     """The three functions where `pickle` checks that their names lead to them."""
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils", "torch.storage")}
     for function in (REBUILD, LOAD, STORAGE):

@@ -51,7 +51,10 @@ def dense(
 
 def _initialisers(in_features: int, small: bool) -> tuple[Initializer, Initializer]:
     """Of kernel and bias."""
-    return small_start(in_features) if small else (fan_in_uniform(in_features),) * 2
+    if small:
+        return small_start(in_features)
+    init = fan_in_uniform(in_features)
+    return init, init
 
 
 def layer_norm() -> nn.LayerNorm:

@@ -101,7 +101,7 @@ def _rates_by_epochs(learning_rate: float, total_steps: int, steps_per_epoch: in
             f"({total_steps} steps of {steps_per_epoch} an epoch)"
         )
 
-    def rate(step: jax.Array | int) -> jax.Array:
+    def rate(step: Any) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
         rising = FIRST_RATE + (learning_rate - FIRST_RATE) * epoch / RISING_EPOCHS
         progress = (epoch - RISING_EPOCHS - 1) / falling

@@ -57,7 +57,8 @@ def test_every_entry_takes_every_family(family: str, tmp_path: pathlib.Path) -> 
     model, images = Small(10), jnp.zeros((1, 8, 8, 3))
     graph = trace(model, images.shape)
     params = predict(graph, ghn, allow_missing=True)["params"]
-    predicted = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(params).items()}
+    flat: Any = flax.traverse_util.flatten_dict(params)
+    predicted = {path: leaf.shape for path, leaf in flat.items()}
     assert predicted == {spec.path: spec.shape for spec in graph.params}
     assert np.isfinite(embed([graph], ghn)).all()
     initialised = init_like(model, jax.random.key(0), images, ghn)

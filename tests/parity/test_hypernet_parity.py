@@ -1,5 +1,7 @@
 """Embeddings and predicted tensors of the original release, for every architecture and GHN of its recorded outputs."""
 
+from typing import Any
+
 import fixture_graphs
 import numpy as np
 import pytest
@@ -51,7 +53,7 @@ def test_embeddings_and_tensors(ghn: str) -> None:
     assert count == len(fixture_graphs.cases(ghn)) > 0
 
 
-def check_tensors(name: str, ghn: str, axes: dict, params: dict, recorded: dict | None = None) -> None:
+def check_tensors(name: str, ghn: str, axes: dict, params: dict, recorded: Any = None) -> None:
     """Shape, norm, sum and sampled values of every predicted tensor; recorded for the network alone, unless given."""
     names = fixture_graphs.release_names(name)
     recorded = fixture_params()[name][ghn] if recorded is None else recorded

@@ -166,7 +166,9 @@ def test_steps_of_ghn3_agree_with_the_release(count: int) -> None:
     """AdamW, its schedule, and the penalty on norms, which the recorded losses contain."""
     wanted = fixture_steps("ghn3_tiny")
     rates = GHN3_CONFIG.rates(1)
-    np.testing.assert_allclose([float(rates(number)) for number in range(4)], [one["lr"] for one in wanted], rtol=1e-6)
+    np.testing.assert_allclose(
+        [np.float32(rates(number)) for number in range(4)], [one["lr"] for one in wanted], rtol=1e-6
+    )
     wanted = wanted[:count]
     for found, one in zip(our_steps("ghn3_tiny", wanted, GHN3_CONFIG), wanted, strict=True):
         check_step(found, one, loss=1e-4, gradient=1e-3)

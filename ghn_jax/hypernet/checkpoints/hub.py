@@ -4,6 +4,7 @@ Downloads are the business of `huggingface_hub` (an extra), which keeps them in 
 """
 
 import hashlib
+import importlib
 import pathlib
 from typing import Final, NamedTuple
 
@@ -55,11 +56,11 @@ def hub_path(name: str, url: str | None = None) -> pathlib.Path:
 
 def _download(repository: str, file: str, name: str, url: str | None) -> pathlib.Path:
     try:
-        from huggingface_hub import hf_hub_download
+        hub = importlib.import_module("huggingface_hub")
     except ModuleNotFoundError:
         raise ValueError(f"{name!r} needs the package huggingface_hub: pip install 'ghn_jax[hub]'") from None
     try:
-        return pathlib.Path(hf_hub_download(repository, file, endpoint=url))
+        return pathlib.Path(hub.hf_hub_download(repository, file, endpoint=url))
     except Exception as error:  # of the package, of its HTTP client or of the file system
         first_line = str(error).strip().split("\n")[0]
         raise ValueError(f"{name!r}: {file} cannot be downloaded: {type(error).__name__}: {first_line:.300}") from None

@@ -1,5 +1,6 @@
 """Hypernetworks as folders that can be shared: configuration, weights as safetensors, and a model card."""
 
+import importlib
 import os
 import pathlib
 from typing import Any, Final
@@ -34,7 +35,7 @@ def save_pretrained(
     Raises:
       ValueError: without the package safetensors.
     """
-    numpy_format = _safetensors().numpy
+    numpy_format = _safetensors("safetensors.numpy")
     arrays = flat_arrays(variables)
     with atomic_folder(pathlib.Path(path).absolute()) as folder:
         numpy_format.save_file(dict(sorted(arrays.items())), folder / WEIGHTS_FILE, {"format": "flax"})
@@ -114,10 +115,9 @@ variables = ghn_jax.predict(graph, ghn)
 """
 
 
-def _safetensors() -> Any:
+def _safetensors(module: str = "safetensors") -> Any:
+    """The package, or a module of it, which is an extra."""
     try:
-        import safetensors
-        import safetensors.numpy
+        return importlib.import_module(module)
     except ModuleNotFoundError:
         raise ValueError(f"{WEIGHTS_FILE} needs the package safetensors: pip install 'ghn_jax[hub]'") from None
-    return safetensors

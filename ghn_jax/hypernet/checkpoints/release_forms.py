@@ -41,7 +41,7 @@ def configuration_and_tensors(saved: Any, source: str) -> tuple[dict[str, Any], 
     """
     if isinstance(saved, Mapping) and isinstance(saved.get("state_dict"), Mapping):
         if not isinstance(saved.get("config"), Mapping):
-            raise ValueError(f"{source}: no checkpoint of the release: config is missing")
+            raise ValueError(f"{source}: no checkpoint of the release: state_dict or config is missing")
         tensors, config = _tensors(saved["state_dict"], source), dict(saved["config"])
     elif isinstance(saved, Mapping) and _EMBEDDING in saved:
         tensors = _tensors(saved, source)
