@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import functools
 import http.server
 import pathlib
@@ -101,11 +102,19 @@ def test_a_public_file_that_cannot_be_kept_is_used(
     data = (folder / "ghn2_cifar10.pt").read_bytes()
     monkeypatch.setitem(loading.RELEASE_FILES, "ghn2_cifar10", loading.git_blob_id(data))
     cache.write_text("a file where the folder should be")
-    with loading.release_file("ghn2_cifar10", url) as path:
-        assert path.read_bytes() == data
-    assert not path.exists()
+    assert loading.release_bytes("ghn2_cifar10", url)[1] == data
     assert "cannot be kept" in caplog.text
     assert load_ghn("ppuda:ghn2_cifar10", url).config == TINY
+    cache.unlink()
+    caplog.clear()
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", lambda path, data: full(path))
+    assert load_ghn("ppuda:ghn2_cifar10", url).config == TINY
+    assert "No space left on device" in caplog.text
+    assert not list(cache.iterdir())
 
 
 def test_wrong_bytes_are_refused_and_not_kept(served: tuple[pathlib.Path, str], cache: pathlib.Path) -> None:

@@ -1,10 +1,13 @@
 import collections
+import contextlib
 import io
 import pickle
 import struct
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ghn_jax.hypernet.checkpoints.bounded_files import BoundedFile
 from ghn_jax.hypernet.checkpoints.restricted_pickle import (
@@ -146,3 +149,29 @@ def test_bounded_files_are_not_asked_for_more_than_there_is() -> None:
     file.seek(0)
     with pytest.raises(ValueError, match="10 bytes is larger than the 5"):
         file.read()
+
+
+KEYS = st.text() | st.integers(-(2**40), 2**40)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**2000), 2**2000) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(KEYS, inner),
+    max_leaves=10,
+)
+
+
+@given(value=VALUES, protocol=st.integers(2, 5))
+@settings(max_examples=50)
+def test_every_plain_value_comes_back(value: Any, protocol: int) -> None:
+    assert repr(read(pickle.dumps(value, protocol))) == repr(value)
+
+
+INSTRUCTIONS = [b"(", b")", b"}", b"]", b"N", b"\x88", b"t", b"\x85", b"\x86", b"s", b"u", b"a", b"e", b"R", b"b", b"Q"]
+INSTRUCTIONS += [b"K\x05", b"q\x00", b"h\x00", b"\x94", b"\x93", b"\x81", b"X\x01\x00\x00\x00a"]
+INSTRUCTIONS += [b"ccollections\nOrderedDict\n", b"cos\nsystem\n"]
+
+
+@given(program=st.lists(st.sampled_from(INSTRUCTIONS), max_size=30).map(b"".join) | st.binary(max_size=60))
+@settings(max_examples=500)
+def test_no_program_does_anything_but_give_a_value_or_be_refused(program: bytes) -> None:
+    with contextlib.suppress(RefusedPickleError):
+        read(b"\x80\x02" + program + b".", persistent=lambda identity: 0, keep_unknown=True)

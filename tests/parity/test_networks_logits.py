@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from parity_data import checkpoint, fixture_args, fixture_images, fixture_outputs, needs_parity
+from parity_data import HAS_PARITY, checkpoint, fixture_args, fixture_images, fixture_outputs, needs_parity
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph

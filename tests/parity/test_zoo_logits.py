@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fixture_graphs import release_names
 from flax.traverse_util import flatten_dict
-from parity_data import checkpoint, fixture_images, fixture_outputs, fixture_params, needs_parity
+from parity_data import HAS_PARITY, checkpoint, fixture_images, fixture_outputs, fixture_params, needs_parity
 
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import load_ghn, predict

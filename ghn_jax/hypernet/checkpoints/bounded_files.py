@@ -1,6 +1,7 @@
 """Files and zip archives that are not believed: sizes are compared with what is there before anything is reserved."""
 
 import contextlib
+import io
 import pathlib
 import zipfile
 import zlib
@@ -104,20 +105,21 @@ class Archive:
 
 
 @contextlib.contextmanager
-def open_archive(path: pathlib.Path, methods: Collection[int]) -> Generator[Archive]:
+def open_archive(path: pathlib.Path, methods: Collection[int], content: bytes | None = None) -> Generator[Archive]:
     """A zip for reading whose members have all been looked at.
 
     Args:
       path: a regular file.
       methods: allowed ways of compression, of `zipfile`.
+      content: its bytes, if they are at hand: then `path` is only a name.
 
     Raises:
       ValueError: for anything that is wrong with the file, also in the block; names it.
     """
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise ValueError(f"{path}: no regular file")
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if content is None else io.BytesIO(content) as file:
             bounded = BoundedFile(file, MAX_DIRECTORY)
             with zipfile.ZipFile(bounded) as archive:  # pyright: ignore[reportArgumentType]
                 bounded.most = bounded.size

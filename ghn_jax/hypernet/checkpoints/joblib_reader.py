@@ -23,25 +23,34 @@ _PROTO = b"\x80"
 _STORAGE_NAMES: Names = {("torch", name): dtype for name, dtype in DTYPES.items()}
 
 
-def read_release_file(path: str | os.PathLike[str]) -> Any:
+def read_release_file(path: str | os.PathLike[str], *, content: bytes | None = None) -> Any:
     """What a ``.pt`` file of a release holds, whichever of the two forms it has; tensors are read-only NumPy arrays.
+
+    Args:
+      path: the file.
+      content: the file's bytes, if they are at hand: then `path` is only a name.
 
     Raises:
       ValueError: for a file of another form, or one that is damaged or names anything but tensors; names the file.
     """
     source = pathlib.Path(path)
-    with open(source, "rb") as file:
-        if file.read(1) != _PROTO:
-            return read_torch_zip(source)
-        file.seek(0)
-        size = source.stat().st_size
-        try:
-            saved = read_pickle(file, _NAMES, max_bytes=size)
-            if file.tell() != size:
-                raise RefusedPickleError(f"{size - file.tell():,} bytes follow its end")
-        except RefusedPickleError as error:
-            raise ValueError(f"{source}: refused: {error}") from None
-    return saved
+    if content is None and not source.is_file():
+        raise ValueError(f"{source}: no regular file")
+    try:
+        with open(source, "rb") if content is None else io.BytesIO(content) as file:
+            is_joblib = file.read(1) == _PROTO
+            size = file.seek(0, 2)
+            file.seek(0)
+            if is_joblib:
+                saved = read_pickle(file, _NAMES, max_bytes=size)
+                if file.tell() != size:
+                    raise RefusedPickleError(f"{size - file.tell():,} bytes follow its end")
+                return saved
+    except RefusedPickleError as error:
+        raise ValueError(f"{source}: refused: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{source}: cannot be read: {error}") from None
+    return read_torch_zip(source, content=content)
 
 
 def load_from_bytes(data: Any) -> Storage:

@@ -1,18 +1,15 @@
 """`load_ghn`: a hypernetwork from a path, a packaged name or the public release."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.resources
+import io
 import logging
 import os
 import pathlib
-import tempfile
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Generator
 
+from ghn_jax.downloads import fetch
 from ghn_jax.files import atomic_file, cache_folder, whole_folder
 from ghn_jax.hypernet.checkpoints.bounded_files import open_archive
 from ghn_jax.hypernet.checkpoints.hub import HUB_PREFIX, hub_path
@@ -33,11 +30,14 @@ RELEASE_FILES = {
 }
 """Public checkpoints and their git blob ids."""
 
+MAX_RELEASE_BYTES = 1 << 26
+"""Of a public checkpoint; the largest has about 10 MB."""
+
 DEFAULT_GHN = "default"
 """Packaged hypernetwork that `predict` and `embed` use when none is given."""
 
 _PACKAGED = "packaged"
-_TIMEOUT_SECONDS = 60
+_DOWNLOAD_SECONDS = 900.0
 
 
 def packaged_names() -> tuple[str, ...]:
@@ -65,8 +65,8 @@ def load_ghn(source: str | os.PathLike[str], url: str | None = None, *, allow_no
     """
     name = os.fspath(source)
     if name.startswith(RELEASE_PREFIX):
-        with release_file(name.removeprefix(RELEASE_PREFIX), url or RELEASE_URL) as public:
-            return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite)
+        public, content = release_bytes(name.removeprefix(RELEASE_PREFIX), url or RELEASE_URL)
+        return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite, content=content)
     path = hub_path(name, url) if name.startswith(HUB_PREFIX) else whole_folder(name)
     if (path / WEIGHTS_FILE).is_file():
         return read_pretrained(path, allow_nonfinite=allow_nonfinite)
@@ -97,12 +97,10 @@ def git_blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-@contextlib.contextmanager
-def release_file(name: str, url: str = RELEASE_URL) -> Generator[pathlib.Path]:
-    """A public checkpoint on disk, its bytes verified: kept in the cache folder, downloaded if it is not there.
+def release_bytes(name: str, url: str = RELEASE_URL) -> tuple[pathlib.Path, bytes]:
+    """A public checkpoint, verified: where the cache folder keeps it, and its bytes, downloaded if it does not.
 
-    A damaged one there is downloaded anew. Where nothing can be kept, the file lies in a temporary folder for as long
-    as the block runs, and a warning is logged.
+    A damaged one there is downloaded anew. Where nothing can be kept, a warning is logged.
 
     Raises:
       ValueError: for an unknown name, a download that fails, or bytes with another git blob id, which are not kept.
@@ -110,39 +108,39 @@ def release_file(name: str, url: str = RELEASE_URL) -> Generator[pathlib.Path]:
     if name not in RELEASE_FILES:
         raise ValueError(f"the release has no checkpoint {name!r}; known: {', '.join(RELEASE_FILES)}")
     path = cache_folder() / f"{name}.pt"
-    with contextlib.ExitStack() as stack:
-        if not _is_kept(path, name):
-            data = _download(name, url, path)
-            try:
-                with atomic_file(path) as temporary:
-                    temporary.write_bytes(data)
-            except (OSError, ValueError) as error:
-                _LOG.warning("%s cannot be kept (%s): it will have to be downloaded again", path, error)
-                path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
-                path.write_bytes(data)
-        yield path
+    data = _kept(path, name)
+    if data is None:
+        data = _download(name, url, path)
+        try:
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(data)
+        except (OSError, ValueError) as error:
+            _LOG.warning("%s cannot be kept (%s): it will have to be downloaded again", path, error)
+    return path, data
 
 
-def _is_kept(path: pathlib.Path, name: str) -> bool:
-    """Whether the file is there, whole."""
+def _kept(path: pathlib.Path, name: str) -> bytes | None:
+    """The file's bytes, if it is there, whole."""
     try:
         if not path.is_file():
-            return False
-        if git_blob_id(path.read_bytes()) == RELEASE_FILES[name]:
-            return True
+            return None
+        data = path.read_bytes() if path.stat().st_size <= MAX_RELEASE_BYTES else b""
+        if git_blob_id(data) == RELEASE_FILES[name]:
+            return data
         _LOG.warning("%s is damaged or not the public file: it is downloaded anew", path)
     except OSError as error:
         _LOG.warning("%s cannot be read (%s): it is downloaded anew", path, error)
-    return False
+    return None
 
 
 def _download(name: str, url: str, path: pathlib.Path) -> bytes:
     """The public file's bytes; an error says that the file may be put to `path` by hand."""
+    received = io.BytesIO()
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.pt", timeout=_TIMEOUT_SECONDS) as response:
-            data = response.read()
-    except (urllib.error.URLError, OSError) as error:
-        raise ValueError(f"{url}: {name}.pt cannot be downloaded ({error}); download it yourself to {path}") from None
+        fetch(f"{url.rstrip('/')}/{name}.pt", received, MAX_RELEASE_BYTES, seconds=_DOWNLOAD_SECONDS)
+    except ValueError as error:
+        raise ValueError(f"{name}.pt cannot be downloaded ({error}); download it yourself to {path}") from None
+    data = received.getvalue()
     actual = git_blob_id(data)
     if actual != RELEASE_FILES[name]:
         raise ValueError(

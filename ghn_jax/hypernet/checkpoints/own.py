@@ -33,6 +33,7 @@ from ghn_jax.hypernet.training_range import TrainingRange
 _CONFIG_FILE = "config.json"
 _WEIGHTS_FOLDER = "weights"
 _MAX_HEADER = 10_000
+_MAX_FILES = 10_000
 
 
 @flax.struct.dataclass
@@ -76,30 +77,40 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
     Raises:
       ValueError: for a folder that is none, that is damaged, or whose weights do not match its configuration; names it.
     """
-    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
-
     folder = whole_folder(pathlib.Path(path).absolute())
     config_file = folder / _CONFIG_FILE
     if not config_file.is_file():
         raise ValueError(f"{folder}: no checkpoint of a hypernetwork: {_CONFIG_FILE} is missing")
+    for number, place in enumerate((folder / _WEIGHTS_FOLDER).rglob("*")):
+        if number == _MAX_FILES:
+            raise ValueError(f"{folder}: {_WEIGHTS_FOLDER} holds more than {_MAX_FILES:,} files")
+        if not place.is_file() and not place.is_dir():
+            raise ValueError(f"{folder}: {place.relative_to(folder)} is neither a file nor a folder")
     with open(config_file, "rb") as file:
         text = file.read(MAX_BYTES)
     description = read_description(text.decode(errors="replace"), str(config_file))
     ghn = GHN(description.config)
+    variables = _restore(folder, _expected(ghn))
+    description.check(flat_arrays(variables), str(folder), allow_nonfinite=allow_nonfinite)
+    return PretrainedGHN(ghn, variables)
+
+
+def _restore(folder: pathlib.Path, expected: Any) -> Variables:
+    """Weights of the expected types and shapes; raises ValueError naming the folder for anything else."""
+    import orbax.checkpoint as ocp  # slow to import, and prediction does not need it
+
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), _expected(ghn))
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), expected)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            stored = checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree
-            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(_flat(stored)))
-            variables = None if mismatch else checkpointer.restore(folder / _WEIGHTS_FOLDER, expected)
+            stored = _flat(checkpointer.metadata(folder / _WEIGHTS_FOLDER).item_metadata.tree)
+            mismatch = _mismatch(_kinds(_flat(expected)), _kinds(stored)) or _oversized(stored)
+            if not mismatch:
+                return checkpointer.restore(folder / _WEIGHTS_FOLDER, wanted)
     except Exception as error:  # what a damaged folder makes orbax and tensorstore raise is not documented
         first_line = str(error).partition("\n")[0]
         raise ValueError(f"{folder}: the weights cannot be read: {type(error).__name__}: {first_line:.500}") from None
-    if mismatch:
-        raise ValueError(f"{folder}: {mismatch}")
-    description.check(flat_arrays(variables), str(folder), allow_nonfinite=allow_nonfinite)
-    return PretrainedGHN(ghn, variables)
+    raise ValueError(f"{folder}: {mismatch}")
 
 
 def save_file(path: str | os.PathLike[str], config: GHNConfig, variables: Variables) -> None:
@@ -127,28 +138,29 @@ def read_file(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) ->
         ghn = GHN(description.config)
         expected = expected_arrays(ghn)
         names = {name.removesuffix(".npy") for name in archive.sizes} - {_CONFIG_FILE}
-        arrays = {
-            name: _read_array(archive, name, expected[name].size * expected[name].dtype.itemsize)
-            for name in sorted(names & expected.keys())
-        }
+        most = {name: leaf.size * leaf.dtype.itemsize for name, leaf in expected.items()}
+        arrays = {name: _read_array(archive, name, most[name]) for name in sorted(names & most.keys())}
     found = dict.fromkeys(names, "there") | _kinds(arrays)
     check_kinds(expected, found, str(path))
     description.check(arrays, str(path), allow_nonfinite=allow_nonfinite)
     return PretrainedGHN(ghn, jax.device_put(nested(arrays)))
 
 
-def read_release_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> PretrainedGHN:
+def read_release_checkpoint(
+    path: str | os.PathLike[str], *, allow_nonfinite: bool = False, content: bytes | None = None
+) -> PretrainedGHN:
     """Reads a ``.pt`` file of the public release, without PyTorch and without executing anything in it.
 
     Args:
       path: the file.
       allow_nonfinite: whether weights may be NaN or infinite.
+      content: the file's bytes, if they are at hand: then `path` is only a name.
 
     Raises:
       ValueError: for a damaged or foreign file, missing or extra tensors, wrong shapes; names file and tensor.
     """
     source = str(path)
-    release_config, tensors = configuration_and_tensors(read_release_file(path), source)
+    release_config, tensors = configuration_and_tensors(read_release_file(path, content=content), source)
     config = config_from_release(release_config, source)
     params = params_from_release(config, tensors, source, allow_nonfinite=allow_nonfinite)
     return PretrainedGHN(GHN(config), jax.device_put(params))
@@ -210,6 +222,14 @@ def _mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> str | None
                 f"its configuration does not match its weights: {path} is {found.get(path, 'missing')}, "
                 f"expected {wanted.get(path, 'nothing of this name')}"
             )
+    return None
+
+
+def _oversized(stored: Mapping[str, Any]) -> str | None:
+    """Names a weight that is stored in pieces larger than itself, each of which would be reserved as a whole."""
+    for path, leaf in stored.items():
+        if math.prod(leaf.storage.chunk_shape) > max(1, math.prod(leaf.shape)):
+            return f"{path} is stored in pieces of {leaf.storage.chunk_shape}, larger than itself"
     return None
 
 

@@ -107,18 +107,19 @@ class _Storages:
                 raise RefusedPickleError("unknown kind of stored object")
 
 
-def read_torch_zip(path: str | os.PathLike[str], *, keep_unknown: bool = False) -> Any:
+def read_torch_zip(path: str | os.PathLike[str], *, keep_unknown: bool = False, content: bytes | None = None) -> Any:
     """What was saved, with read-only NumPy arrays for tensors. Nothing that the file names is imported or called.
 
     Args:
       path: the file.
       keep_unknown: whether objects of other kinds, such as those of training, become `Unresolved` instead of an error.
+      content: the file's bytes, if they are at hand: then `path` is only a name.
 
     Raises:
       ValueError: for a file that is no such zip, is truncated or damaged, or names anything but tensors.
     """
     source = pathlib.Path(path)
-    with open_archive(source, {zipfile.ZIP_STORED}) as archive:
+    with open_archive(source, {zipfile.ZIP_STORED}, content) as archive:
         pickles = [name for name in archive.sizes if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise ValueError(f"{source}: no checkpoint of the release: the zip holds no data.pkl")
