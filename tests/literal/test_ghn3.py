@@ -63,7 +63,9 @@ def assert_close(found: Any, expected: Any, tolerance: float, what: Any) -> None
     assert error <= tolerance * max(float(np.linalg.norm(expected)), 1e-9), (what, error, np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind.startswith("without") else kind for kind in CONFIGS]
+)
 def test_states_and_tensors(kind: str) -> None:
     config, variables = CONFIGS[kind], drawn(CONFIGS[kind])
     ghn = GHN(config)
@@ -85,6 +87,7 @@ def test_states_and_tensors(kind: str) -> None:
             assert_close(found, expected[spec.path], TOLERANCE, (graph.name, spec.name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_gradients(kind: str) -> None:
     """Of a random linear function of all predicted tensors of two graphs of unequal size, for every weight."""

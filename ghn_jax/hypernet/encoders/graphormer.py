@@ -18,7 +18,7 @@ from ghn_jax.graphs.batching import VIRTUAL_EDGE_CUTOFF, GraphBatch
 from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor, linear, norm, plain
 from ghn_jax.hypernet.dense import dense, layer_norm
 from ghn_jax.hypernet.encoders import node_features
-from ghn_jax.hypernet.encoders.biased_attention import attend, edge_labels, gather_bias
+from ghn_jax.hypernet.encoders.biased_attention import attend, edge_labels
 from ghn_jax.hypernet.json_fields import check_types
 from ghn_jax.hypernet.protocols import Encoder, EncoderConfig, register
 
@@ -211,10 +211,10 @@ class Graphormer(nn.Module):
         states = states + self.centrality_embed_in[jnp.minimum(edges.sum(1), DEGREE_ROWS - 1)]
         states = states + self.centrality_embed_out[jnp.minimum(edges.sum(2), DEGREE_ROWS - 1)]
         states = states + self.input_dist_embed[from_input]
-        bias = gather_bias(self.bias_table(), edge_labels(distances, self.options.cutoff), node_mask)
+        table, labels = self.bias_table(), edge_labels(distances, self.options.cutoff)
         num_nodes = node_mask.sum(axis=1)
         for layer in self.layer:
-            states = layer(states, bias, num_nodes)
+            states = layer(states, table, labels, num_nodes)
         return states
 
     def bias_table(self) -> jax.Array:
@@ -246,9 +246,9 @@ class Layer(nn.Module):
         self.ff_0 = dense(self.hid, 4 * self.hid, dtype=dtype)
         self.ff_3 = dense(4 * self.hid, self.hid, dtype=dtype)
 
-    def __call__(self, states: jax.Array, bias: jax.Array, num_nodes: jax.Array) -> jax.Array:
-        """States (G, N, D), bias (G, heads, N, N), int (G,) real nodes of each graph -> (G, N, D)."""
-        attended = attend(self.to_qkv(self.ln_1(states)), bias, num_nodes)
+    def __call__(self, states: jax.Array, table: jax.Array, labels: jax.Array, num_nodes: jax.Array) -> jax.Array:
+        """States (G, N, D); table, labels and number of real nodes as of `attend` -> (G, N, D)."""
+        attended = attend(self.to_qkv(self.ln_1(states)), table, labels, num_nodes)
         states = states + self.to_out(attended).astype(states.dtype)
         hidden = nn.gelu(self.ff_0(self.ln_2(states)), approximate=False)
         return states + self.ff_3(hidden).astype(states.dtype)
