@@ -44,13 +44,13 @@ def figures(networks: Sequence[ArchGraph], seconds: Callable[[Callable[[], Any]]
         "ghn3_t_steady_s": seconds(lambda: predict_params(tiny, variables, [resnet])),
         "ghn3_t_encoder_forward_backward_s": seconds(encoder),
     }
-    xl, memory = (float(word) for word in _own_process("ghn3-xl"))
-    found |= {"ghn3_xl_steady_s": xl, "ghn3_xl_gigabytes": memory}
     nodes = sum(graph.num_nodes for graph in networks)
     print(f"GHN-3-T, ResNet-50: {found['ghn3_t_steady_s']:.4f} s")
-    print(f"GHN-3-XL, random weights, ResNet-50: {xl:.2f} s, at most {memory:.1f} GB resident")
     print(f"GHN-3-T, encoder of {len(networks)} training networks ({nodes} nodes), forward and backward:", end=" ")
-    print(f"{found['ghn3_t_encoder_forward_backward_s']:.4f} s")
+    print(f"{found['ghn3_t_encoder_forward_backward_s']:.4f} s", flush=True)
+    xl, memory = (float(word) for word in _own_process("ghn3-xl"))
+    found |= {"ghn3_xl_steady_s": xl, "ghn3_xl_gigabytes": memory}
+    print(f"GHN-3-XL, random weights, ResNet-50: {xl:.2f} s, at most {memory:.1f} GB resident")
     return found
 
 
