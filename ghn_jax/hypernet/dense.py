@@ -14,6 +14,9 @@ from flax.typing import Initializer
 
 PRECISION = jax.lax.Precision.HIGHEST
 
+FEW_ROWS = 4
+"""That one row is padded to before it is multiplied by a matrix."""
+
 
 def fan_in_uniform(fan_in: int) -> Initializer:
     """U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)): PyTorch's default for weights and biases of linear layers."""
@@ -87,7 +90,12 @@ class Linear(nn.Module):
 def affine(inputs: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """(..., D) by (D, *features) plus (*features) -> (..., *features), as one matrix product."""
     rows = inputs.reshape(-1, inputs.shape[-1])
+    single = len(rows) == 1
+    if single:  # XLA's product of one row by a large matrix takes a CPU ten times as long as that of a few
+        rows = jnp.concatenate([rows, jnp.zeros((FEW_ROWS - 1, rows.shape[1]), rows.dtype)])
     output = jnp.matmul(rows, kernel.reshape(kernel.shape[0], -1), precision=PRECISION) + bias.reshape(1, -1)
+    if single:
+        output = output[:1]
     return output.reshape(*inputs.shape[:-1], *bias.shape)
 
 
