@@ -138,8 +138,9 @@ def test_products_in_bfloat16_stay_close_and_only_they_are() -> None:
     assert 1e-5 < error < 3e-2
     text = jax.jit(half.embed).lower(exact.variables, batch).as_text()
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
-    # Of each layer: four linear layers and the two products of attention. The table of edges stays in float32.
-    assert sum("bf16>, tensor" in line.split("->")[0] for line in products) == 12
+    # Of each layer four linear layers, and the two products of attention, which may be one function for all layers.
+    # The table of edges stays in float32.
+    assert sum("bf16>, tensor" in line.split("->")[0] for line in products) in (10, 12)
     assert sum("xf32>, tensor" in line.split("->")[0] for line in products) == 2
     assert not [line for line in text.splitlines() if "exponential" in line and "bf16" in line]
 
