@@ -17,8 +17,8 @@ pytestmark = needs_parity
 
 FULL = ("ghn1", "ghn2", "mlp")
 TINY = ("ghn1_tiny", "ghn2_tiny", "mlp_tiny", "ghn2_mlpdecoder_tiny", "ghn2_imagenet_tiny")
-GHN3 = ("ghn3_tiny", "ghn3_plain_tiny", "ghn3_imagenet_tiny", "ghn3_hub_tiny")
-LOGAH = ("logah_tiny", "logah_1d_tiny", "logah_gpt_tiny")
+GHN3 = ("ghn3_tiny", "ghn3_plain_tiny", "ghn3_hub_tiny", pytest.param("ghn3_imagenet_tiny", marks=pytest.mark.slow))
+LOGAH = (pytest.param("logah_tiny", marks=pytest.mark.slow), "logah_1d_tiny", "logah_gpt_tiny")
 AT_ONCE = 6
 TOLERANCE = 1e-4
 OIHW = {
