@@ -77,6 +77,8 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        for connected in self._sockets:
+            connected.close()
 
     @property
     def passed(self) -> bool:
@@ -88,8 +90,8 @@ class _Deadline:
             raise TimeoutError
 
     def keep(self, connected: socket.socket) -> None:
-        """A connection to be cut."""
-        self._sockets.append(connected)
+        """A connection to be cut, by a socket of our own: TLS takes the given one over."""
+        self._sockets.append(connected.dup())
         self.check()
 
     def open(self, url: str, idle_seconds: float) -> http.client.HTTPResponse:
@@ -111,7 +113,7 @@ class _Deadline:
     def _cut(self) -> None:
         for connected in self._sockets:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+                connected.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
@@ -132,9 +134,19 @@ class _Handler(urllib.request.AbstractHTTPHandler):
 
 
 def _connections(base: Any, keep: Callable[[socket.socket], None]) -> Any:
+    """Class of connections that show their socket as soon as it stands, before TLS or a proxy has said anything."""
+
     class Kept(base):
-        def connect(self) -> None:
-            super().connect()
-            keep(self.sock)
+        _connected: Any = None
+
+        @property
+        def sock(self) -> Any:
+            return self._connected
+
+        @sock.setter
+        def sock(self, connected: Any) -> None:
+            self._connected = connected
+            if type(connected) is socket.socket:
+                keep(connected)
 
     return Kept

@@ -35,10 +35,12 @@ def serving(answer: bytes | Answer) -> Generator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=accept)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        over.set()
-        listening.shutdown(socket.SHUT_RDWR)
-    thread.join()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            over.set()
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def get(url: str, most: int = 1000, *, seconds: float = 30.0, size: int | None = None) -> bytes:
@@ -103,6 +105,13 @@ def test_servers_that_misbehave_are_named(name: str) -> None:
 def test_the_whole_time_is_limited_however_a_server_drips(begin: bytes) -> None:
     with serving(slowly(begin, b"a")) as url, pytest.raises(ValueError, match=f"{url}: it takes longer than 0.7 s"):
         get(url, seconds=0.7)
+
+
+def test_https_is_under_the_same_limits() -> None:
+    record = b"\x16\x03\x03\x40\x00"  # announces 16,384 bytes of a handshake
+    for answer in (GOOD, b"", silent, slowly(record, b"a")):
+        with serving(answer) as url, pytest.raises(ValueError, match=r"https.*: .*(SSL|EOF|timed out|reset|longer)"):
+            get(url.replace("http", "https"), seconds=0.7)
 
 
 def test_redirections_that_never_end_are_not_read() -> None:

@@ -25,7 +25,7 @@ def checked_fields(cls: type, data: Any, where: str) -> dict[str, Any]:
         raise ValueError(f"{where} must be an object, got {reprlib.repr(data)}")
     for problem, wrong in (("lacks", set(names) - set(data)), ("has the unknown", set(data) - set(names))):
         if wrong:
-            raise ValueError(f"{where} {problem} {', '.join(sorted(map(str, wrong)))}")
+            raise ValueError(f"{where} {problem} {', '.join(sorted(map(str, wrong))):.500}")
     hints = _hints(cls)
     return {name: _checked(hints[name], data[name], f"{where}: {name}") for name in names}
 

@@ -136,6 +136,9 @@ def test_git_blob_id() -> None:
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no hypernetwork 'nothing'.*packaged: .*public: ppuda:ghn1_cifar10"):
         load_ghn("nothing")
+    for name in ("x" * 5_000, "a\0b", "\ud800"):
+        with pytest.raises(ValueError, match="no hypernetwork '"):
+            load_ghn(name)
     with pytest.raises(ValueError, match=r"no checkpoint 'ghn3'; known: ghn1_cifar10"):
         load_ghn("ppuda:ghn3")
 

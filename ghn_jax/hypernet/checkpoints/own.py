@@ -86,8 +86,11 @@ def read_checkpoint(path: str | os.PathLike[str], *, allow_nonfinite: bool = Fal
             raise ValueError(f"{folder}: {_WEIGHTS_FOLDER} holds more than {_MAX_FILES:,} files")
         if not place.is_file() and not place.is_dir():
             raise ValueError(f"{folder}: {place.relative_to(folder)} is neither a file nor a folder")
-    with open(config_file, "rb") as file:
-        text = file.read(MAX_BYTES)
+    try:
+        with open(config_file, "rb") as file:
+            text = file.read(MAX_BYTES)
+    except OSError as error:
+        raise ValueError(f"{folder}: {_CONFIG_FILE} cannot be read: {error}") from None
     description = read_description(text.decode(errors="replace"), str(config_file))
     ghn = GHN(description.config)
     variables = _restore(folder, _expected(ghn))
