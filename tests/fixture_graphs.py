@@ -1,6 +1,7 @@
 """ArchGraphs of the architectures in graphs.json.gz, for tests that need graphs without the code that makes them."""
 
 import functools
+import math
 
 from parity_data import fixture_graphs, fixture_params
 
@@ -8,11 +9,14 @@ from ghn_jax.deepnets.files.names import flax_path
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 
 AXES = {4: "HWIO", 2: "IO", 1: "O"}
+POSITION_AXES = {3: "OHI", 2: "OI"}
 
 
 def kernel_spec(name: str, oihw: list[int], role: Role, node: int) -> ParamSpec:
     """Spec of a tensor of the release: HWIO or (in, out) from its OIHW shape, position tables (1, H, W, C)."""
     path = flax_path(name, len(oihw))
+    if role is Role.POSITION and len(oihw) < 4:
+        return ParamSpec(path, tuple(oihw), POSITION_AXES[len(oihw)], role, node)
     if role is Role.POSITION:
         one, channels, height, width = oihw
         return ParamSpec(path, (one, height, width, channels), "OHWI", role, node)
@@ -34,7 +38,7 @@ def _role(primitive: str, shape: list[int], is_classifier_weight: bool, is_class
 def release_names(name: str) -> dict[tuple[str, ...], str]:
     """Names in the release of an architecture's tensors, by path."""
     names = {}
-    for cell in fixture_graphs()[name]["node_info"]:
+    for cell in fixture_graphs()[name.split("@", maxsplit=1)[0]]["node_info"]:
         for _, tensor, primitive, shape, *_ in cell:
             if primitive not in ("max_pool", "avg_pool"):
                 names[flax_path(tensor, len(shape))] = tensor
@@ -44,18 +48,30 @@ def release_names(name: str) -> dict[tuple[str, ...], str]:
     return names
 
 
+def _node_shape(shape: list[int] | None) -> list[int]:
+    """Shape of a node's tensor, of rank 4."""
+    if not shape:
+        return [0, 0, 0, 0]
+    if len(shape) == 3:
+        one, tokens, channels = shape
+        return [one, channels, math.isqrt(tokens), math.isqrt(tokens)]
+    return [*shape, *[1] * (4 - len(shape))]
+
+
 @functools.cache
 def arch_graph(name: str) -> ArchGraph:
-    """Graph of an architecture, such as ``test/3`` or ``torchvision/resnet50``."""
-    data = fixture_graphs()[name]
-    shapes = []
-    for shape in data["param_shapes"]:
-        shapes.append([*shape, *[1] * (4 - len(shape))] if shape else [0, 0, 0, 0])
+    """Graph of an architecture, such as ``test/3``, ``torchvision/resnet50`` or ``val/2@7`` with 7 classes."""
+    base, _, classes = name.partition("@")
+    data = fixture_graphs()[base]
+    shapes = [_node_shape(shape) for shape in data["param_shapes"]]
     specs = []
     for cell in data["node_info"]:
         for node, tensor, primitive, shape, *flags in cell:
-            if primitive in ("max_pool", "avg_pool"):
+            if primitive in ("max_pool", "avg_pool") or tensor.startswith("none."):
                 continue
+            if classes and any(flags):
+                shape = [int(classes), *shape[1:]]  # noqa: PLW2901
+                shapes[node] = _node_shape(shape)
             specs.append(kernel_spec(tensor, shape, _role(primitive, shape, *flags), node))
             if primitive in ("bn", "ln"):
                 bias = tensor.removesuffix("weight") + "bias"

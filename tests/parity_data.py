@@ -4,11 +4,13 @@
 are skipped where neither exists.
 """
 
+import collections
 import functools
 import gzip
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,24 +25,40 @@ needs_parity = pytest.mark.skipif(
 )
 
 
+FOLDERS = (PARITY, PARITY / "ghn3", PARITY / "logah")
+"""Of the release of GHN-2 and its baselines, of that of GHN-3, and of that of LoGAH."""
+
+
+def _read(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    with gzip.open(folder / name) as file:
+        return json.load(file)
+
+
 @functools.cache
 def fixture_graphs() -> dict[str, dict[str, Any]]:
-    """Graphs of graphs.json.gz by architecture."""
-    with gzip.open(PARITY / "graphs.json.gz") as file:
-        return json.load(file)
+    """Graphs of graphs.json.gz by architecture; ARCH@K, with another classifier, is not listed."""
+    return {name: graph for folder in FOLDERS for name, graph in _read(folder, "graphs.json.gz").items()}
 
 
 @functools.cache
 def fixture_params() -> dict[str, Any]:
     """Predicted tensors of params.json.gz by architecture and GHN."""
-    with gzip.open(PARITY / "params.json.gz") as file:
-        return json.load(file)
+    merged: dict[str, Any] = {}
+    for folder in FOLDERS:
+        for name, by_ghn in _read(folder, "params.json.gz").items():
+            merged.setdefault(name, {}).update(by_ghn)
+    return merged
 
 
 @functools.cache
-def fixture_outputs() -> Any:
+def fixture_outputs() -> Mapping[str, Any]:
     """Embeddings and logits of outputs.npz."""
-    return np.load(PARITY / "outputs.npz")
+    return collections.ChainMap(*[np.load(folder / "outputs.npz") for folder in FOLDERS])
+
+
+def checkpoint(ghn: str) -> pathlib.Path:
+    """File of a GHN that has one."""
+    return next(path for folder in FOLDERS if (path := folder / "checkpoints" / f"{ghn}.pt").exists())
 
 
 @functools.cache

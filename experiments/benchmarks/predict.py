@@ -32,6 +32,8 @@ NETWORKS = 8
 
 def run(repeats: int) -> dict[str, float]:
     """Times everything; prints a table."""
+    from benchmarks import predict_ghn3  # not at the top: this file also runs as a program, without its package
+
     ghn = GHN(GHNConfig.preset("ghn2"))
     variables = init_ghn(ghn, jax.random.key(0))
     resnet = resnet50_graph()
@@ -59,7 +61,7 @@ def run(repeats: int) -> dict[str, float]:
     print(f"{NETWORKS} training networks, {nodes} nodes, {weights / 1e6:.1f} M weights:")
     print(f"  sweeps forward {figures['sweeps_forward_s']:.4f} s, whole forward {forward:.3f} s")
     print(f"  whole forward and backward {figures['ghn_forward_backward_s']:.3f} s (padding and planning included)")
-    return figures
+    return figures | predict_ghn3.figures(networks, lambda function: seconds(function, repeats))
 
 
 def training_networks() -> list[ArchGraph]:

@@ -1,4 +1,4 @@
-"""The hypernetwork: GHN-2, GHN-1 and the MLP baseline, prediction, checkpoints."""
+"""The hypernetwork: GHN-3, GHN-2, GHN-1 and the MLP baseline, the low-rank decoder, prediction, checkpoints."""
 
 from ghn_jax.hypernet.api import embed, predict
 from ghn_jax.hypernet.checkpoints.loading import load_ghn, packaged_names
@@ -9,6 +9,7 @@ from ghn_jax.hypernet.checkpoints.own import (
     save_checkpoint,
     save_file,
 )
+from ghn_jax.hypernet.checkpoints.pretrained import save_pretrained
 from ghn_jax.hypernet.config import GHNConfig
 from ghn_jax.hypernet.ghn import GHN, init_ghn
 from ghn_jax.hypernet.grouping import PreparedBatch, prepare
@@ -36,4 +37,5 @@ __all__ = [
     "read_checkpoint",
     "save_checkpoint",
     "save_file",
+    "save_pretrained",
 ]

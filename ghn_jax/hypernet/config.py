@@ -5,8 +5,10 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from ghn_jax.hypernet.decoders.centred import CentredDecoderConfig
 from ghn_jax.hypernet.decoders.conv import ConvDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.graphormer import GraphormerConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.json_fields import check_types, checked_fields
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS, DecoderConfig, EncoderConfig
@@ -25,6 +27,11 @@ _TASKS: dict[str, tuple[tuple[int, int, int, int], int]] = {
     "cifar10": ((64, 64, 11, 11), 10),
     "imagenet": ((64, 64, 16, 16), 1000),
 }
+
+PresetName = Literal["ghn1", "ghn2", "mlp", "ghn3-t", "ghn3-s", "ghn3-l", "ghn3-xl"]
+
+_GHN3_SIZES = {"ghn3-t": (64, 3, 8), "ghn3-s": (128, 5, 16), "ghn3-l": (256, 12, 16), "ghn3-xl": (384, 24, 16)}
+"""D, which is O and I too, layers and heads of each published GHN-3."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +79,8 @@ class GHNConfig:
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def preset(cls, name: Literal["ghn1", "ghn2", "mlp"], dataset: Dataset = "cifar10") -> "GHNConfig":
-        """Configuration of a hypernetwork of the paper.
+    def preset(cls, name: PresetName, dataset: Dataset = "cifar10") -> "GHNConfig":
+        """Configuration of a hypernetwork of the paper, or of a GHN-3 of published size (ImageNet: "ghn3tm8.pt", ..).
 
         Raises:
           ValueError: for another name or dataset.
@@ -87,6 +94,13 @@ class GHNConfig:
             "ghn2": ghn2,
             "mlp": ghn2.replace(encoder=MLPEncoderConfig()),
         }
+        for ghn3, (hid, layers, heads) in _GHN3_SIZES.items():
+            presets[ghn3] = ghn2.replace(
+                max_shape=(hid, hid, *max_shape[2:]),
+                hid=hid,
+                encoder=GraphormerConfig(layers=layers, heads=heads),
+                decoder=CentredDecoderConfig(),
+            )
         if name not in presets:
             raise ValueError(f"no preset {name!r}; known: {', '.join(presets)}")
         return presets[name]

@@ -16,7 +16,7 @@ from ghn_jax.images.records import BadImages
 from ghn_jax.metatraining.optimisation import OptimiserConfig
 from ghn_jax.runs.checkpoints import saved_steps
 
-Preset = Literal["ghn2", "ghn1", "mlp", "demo"]
+Preset = Literal["ghn2", "ghn1", "mlp", "demo", "ghn3-t", "ghn3-tiny"]
 
 CONFIG_FILE = "config.json"
 
@@ -89,6 +89,8 @@ class RunConfig:
       run_dir: folder of checkpoints, metrics and pictures; a run that is there already is resumed. Default:
         runs/PRESET-DATASET-SEED.
       seed: of everything.
+      start_from: hypernetwork whose weights the run begins with: a run's folder, or anything that `load_ghn` takes;
+        default: random weights.
       minutes: wall-clock after which the run saves and ends; default: no limit.
       checkpoint_minutes: between checkpoints.
       keep_last: checkpoints kept besides the best.
@@ -111,6 +113,7 @@ class RunConfig:
 
     run_dir: pathlib.Path | None = None
     seed: int = 0
+    start_from: str | None = None
     minutes: float | None = None
     checkpoint_minutes: float = 10.0
     keep_last: int = 2
@@ -147,7 +150,8 @@ class TrainConfig:
     """Meta-training of a graph hypernetwork.
 
     Attributes:
-      preset: defaults of everything below: ghn2, ghn1 and mlp as in the paper, demo learns in minutes on a laptop.
+      preset: defaults of everything below: ghn2, ghn1 and mlp as in the paper, ghn3-t as GHN-3's (docs/method.md,
+        section 17), demo and ghn3-tiny learn in minutes on a laptop.
       images: images.
       architectures: architectures.
       ghn: the hypernetwork; num_classes is that of the images.
@@ -181,6 +185,10 @@ class TrainConfig:
         return pathlib.Path("runs") / f"{self.preset}-{name}-{self.run.seed}"
 
 
+GHN3_OPTIMISER = OptimiserConfig(
+    learning_rate=4e-4, schedule="cosine-warmup", l2=0.0, weight_decay=1e-2, norm_penalty=3e-5
+)
+
 PRESETS: dict[Preset, TrainConfig] = {
     "ghn2": TrainConfig("ghn2"),
     "ghn1": TrainConfig("ghn1", ghn=GHNConfig.preset("ghn1"), architectures=ArchitectureConfig(meta_batch=1)),
@@ -198,17 +206,28 @@ PRESETS: dict[Preset, TrainConfig] = {
 }
 
 
+PRESETS["ghn3-t"] = TrainConfig("ghn3-t", ghn=GHNConfig.preset("ghn3-t"), optimiser=GHN3_OPTIMISER)
+PRESETS["ghn3-tiny"] = dataclasses.replace(
+    PRESETS["demo"],
+    preset="ghn3-tiny",
+    ghn=GHNConfig.preset("ghn3-t").replace(max_shape=(16, 16, 11, 11), hid=32),
+    optimiser=dataclasses.replace(GHN3_OPTIMISER, epochs=1_000, steps=2_500),
+)
+
+
 def imagenet_scale(config: TrainConfig) -> TrainConfig:
-    """What the paper changes for ImageNet: tensors decoded, batch, epochs, label smoothing.
+    """What the papers change for ImageNet: tensors decoded, batch, epochs, label smoothing.
 
     Applies to the defaults of a preset only, before the command line.
     """
+    is_ghn3 = config.preset.startswith("ghn3")
+    epochs, images, largest = (75, 128, config.ghn.max_shape[0]) if is_ghn3 else (150, 256, 64)
     steps = {"milestones": (100, 140)} if config.optimiser.schedule == "steps" else {}
-    optimiser = dataclasses.replace(config.optimiser, epochs=150, label_smoothing=0.1, **steps)
+    optimiser = dataclasses.replace(config.optimiser, epochs=epochs, label_smoothing=0.1, **steps)
     return dataclasses.replace(
         config,
-        images=dataclasses.replace(config.images, batch_size=256),
-        ghn=config.ghn.replace(max_shape=(64, 64, 16, 16)),
+        images=dataclasses.replace(config.images, batch_size=images),
+        ghn=config.ghn.replace(max_shape=(largest, largest, 16, 16)),
         optimiser=optimiser,
     )
 
@@ -281,7 +300,7 @@ def check_resumable(config: TrainConfig) -> None:
         for f in dataclasses.fields(getattr(config, part))
     ]
     pairs += [(f"run.{name}", getattr(there.run, name), getattr(config.run, name)) for name in ("seed", "dtype")]
-    free = _MAY_CHANGE if config.optimiser.schedule == "cosine" else (*_MAY_CHANGE, *_LENGTH)
+    free = _MAY_CHANGE if config.optimiser.schedule != "steps" else (*_MAY_CHANGE, *_LENGTH)
     changed = [
         f"{name} was {old!r}, now {new!r}"
         + (" (it would change the cosine's rates of the updates already made)" if name in _LENGTH else "")

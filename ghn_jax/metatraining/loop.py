@@ -76,8 +76,25 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
 
 
 def initialise(config: TrainConfig) -> tuple[GHN, Any]:
-    """The hypernetwork of a resolved configuration and its random weights, which depend on the seed alone."""
+    """The hypernetwork of a resolved configuration and its first weights.
+
+    They are those of `config.run.start_from`, else random ones that depend on the seed alone.
+
+    Raises:
+      ValueError: for a start of another configuration; names what differs.
+    """
     ghn = GHN(config.ghn)
+    if config.run.start_from is not None:
+        start = load_trained(config.run.start_from)
+        pairs = (
+            (f.name, getattr(start.config, f.name), getattr(config.ghn, f.name)) for f in dataclasses.fields(config.ghn)
+        )
+        different = [f"{name} is {theirs!r}, wanted {ours!r}" for name, theirs, ours in pairs if theirs != ours]
+        if different:
+            raise ValueError(
+                f"--start-from {config.run.start_from!r} is another hypernetwork than the run's: {'; '.join(different)}"
+            )
+        return ghn, start.variables["params"]
     return ghn, init_ghn(ghn, named_key(config.run.seed, INITIALISATION))["params"]
 
 

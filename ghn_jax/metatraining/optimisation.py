@@ -1,4 +1,7 @@
-"""The GHN's optimiser (paper, section 4.1): clip, L2, Adam, a schedule by epochs, updates skipped when not finite."""
+"""The GHN's optimiser (paper, section 4.1): clip, L2, Adam, a schedule by epochs, updates skipped when not finite.
+
+That of GHN-3 too (docs/method.md, section 17): clip, AdamW, a rise of the learning rate and a cosine, both by epochs.
+"""
 
 import collections
 import dataclasses
@@ -15,8 +18,11 @@ from ghn_jax.fields import COUNT, COUNT_OR_NONE, Range, check_fields, refuse_idl
 Params = Any
 """Pytree of the GHN's parameters."""
 
+FIRST_RATE, RISING_EPOCHS = 1e-5, 4
+"""Of the schedule "cosine-warmup"."""
 
 _EPOCHS = 1_000_000
+_OF_STEPS = ("milestones", "decay")
 _RANGES = {
     "epochs": Range(1, _EPOCHS),
     "steps": COUNT,
@@ -25,6 +31,8 @@ _RANGES = {
     "decay": Range(0, 1, whole=False, open=True),
     "warmup_steps": COUNT_OR_NONE,
     "l2": Range(0, whole=False),
+    "weight_decay": Range(0, whole=False),
+    "norm_penalty": Range(0, whole=False),
     "clip": Range(0, whole=False, open=True),
     "label_smoothing": Range(0, 1, whole=False, below=True),
     "max_skipped": Range(0, 1, whole=False),
@@ -41,9 +49,12 @@ class OptimiserConfig:
       learning_rate: of Adam, at the start.
       milestones: epochs at which the learning rate is multiplied by `decay`.
       decay: factor at a milestone.
-      schedule: "steps" (by milestones) or "cosine" (to 0 over the run).
+      schedule: "steps" (by milestones), "cosine" (to 0 over the run) or "cosine-warmup" (GHN-3: one rate an epoch, up
+        over four epochs, then down to 0 as a cosine; `warmup_steps` is not used).
       warmup_steps: updates over which the learning rate rises to its full value.
       l2: factor of the parameters that is added to the clipped gradient (coupled, not AdamW).
+      weight_decay: factor of the parameters that is added to Adam's direction (decoupled, AdamW).
+      norm_penalty: factor of the norms of predicted tensors, which are added to each network's loss (GHN-3: 3e-5).
       clip: largest global norm of the gradient.
       label_smoothing: of the cross-entropy (ImageNet: 0.1).
       max_skipped: share of updates that may be skipped because of a loss or gradient that is not finite.
@@ -54,17 +65,19 @@ class OptimiserConfig:
     learning_rate: float = 1e-3
     milestones: tuple[int, ...] = (200, 250)
     decay: float = 0.1
-    schedule: Literal["steps", "cosine"] = "steps"
+    schedule: Literal["steps", "cosine", "cosine-warmup"] = "steps"
     warmup_steps: int = 0
     l2: float = 1e-5
+    weight_decay: float = 0.0
+    norm_penalty: float = 0.0
     clip: float = 5.0
     label_smoothing: float = 0.0
     max_skipped: float = 0.05
 
     def __post_init__(self) -> None:
         check_fields(self, _RANGES)
-        if self.schedule == "cosine":
-            refuse_idle(self, ("milestones", "decay"), "with the schedule 'cosine'")
+        idle = {"steps": (), "cosine": _OF_STEPS, "cosine-warmup": (*_OF_STEPS, "warmup_steps")}[self.schedule]
+        refuse_idle(self, idle, f"with the schedule {self.schedule!r}")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Updates of the whole run."""
@@ -72,7 +85,13 @@ class OptimiserConfig:
         return by_epochs if self.steps is None else min(self.steps, by_epochs)
 
     def rates(self, steps_per_epoch: int) -> optax.Schedule:
-        """Learning rate of the update after so many updates, in float32 as optax computes it."""
+        """Learning rate of the update after so many updates, in float32 as optax computes it.
+
+        Raises:
+          ValueError: for a "cosine-warmup" that ends before the rates fall.
+        """
+        if self.schedule == "cosine-warmup":
+            return _rates_by_epochs(self.learning_rate, self.total_steps(steps_per_epoch), steps_per_epoch)
         if self.schedule == "cosine":
             decayed = optax.cosine_decay_schedule(self.learning_rate, self.total_steps(steps_per_epoch))
         else:
@@ -84,6 +103,25 @@ class OptimiserConfig:
         # The rise multiplies the whole schedule. optax.warmup_cosine_decay_schedule would begin the decay after it.
         rise = optax.linear_schedule(1 / self.warmup_steps, 1.0, self.warmup_steps - 1)
         return lambda step: rise(step) * decayed(step)
+
+
+def _rates_by_epochs(learning_rate: float, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """GHN-3's rates. The cosine begins at its second point: the first is where the rise ends."""
+    epochs = -(-total_steps // steps_per_epoch)
+    falling = epochs - RISING_EPOCHS - 1
+    if falling < 1:
+        raise ValueError(
+            f"optimiser: the schedule cosine-warmup needs at least {RISING_EPOCHS + 2} epochs, got {epochs} "
+            f"({total_steps} steps of {steps_per_epoch} an epoch)"
+        )
+
+    def rate(step: Any) -> jax.Array:
+        epoch = jnp.asarray(step) // steps_per_epoch
+        rising = FIRST_RATE + (learning_rate - FIRST_RATE) * epoch / RISING_EPOCHS
+        progress = (epoch - RISING_EPOCHS - 1) / falling
+        return jnp.where(epoch < RISING_EPOCHS, rising, learning_rate * (1 + jnp.cos(jnp.pi * progress)) / 2)
+
+    return rate
 
 
 @flax.struct.dataclass
@@ -110,12 +148,13 @@ class UpdateReport:
 
 
 def direction(config: OptimiserConfig) -> optax.GradientTransformation:
-    """Direction of descent, before the learning rate: clip the raw gradient, then L2, then Adam.
+    """Direction of descent, before the learning rate: clip the raw gradient, then L2, then Adam, then decoupled decay.
 
-    The order is that of the release: `clip_grad_norm_`, then `torch.optim.Adam(weight_decay=..)`.
+    The order is that of the releases: `clip_grad_norm_`, then `torch.optim.Adam(weight_decay=..)` or `AdamW`.
     """
+    decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
     return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.l2), optax.scale_by_adam()
+        optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.l2), optax.scale_by_adam(), *decay
     )
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ghn_jax.deepnets import MetaBatch
 from ghn_jax.hypernet import GHN, predict_with_vjp
 from ghn_jax.images import Batch
+from ghn_jax.metatraining.norm_penalty import add_norm_penalty, warm_norm_penalty
 from ghn_jax.metatraining.optimisation import OptimiserConfig, TrainState, UpdateReport, update
 from ghn_jax.metatraining.warm_up import PredictionWarmUp, zeros_like
 from ghn_jax.networks import network_plan
@@ -27,7 +28,7 @@ class StepReport:
     """What one step found.
 
     Attributes:
-      loss: mean cross-entropy over all networks of the meta-batch.
+      loss: mean over all networks of the meta-batch of cross-entropy and, if there is one, penalty on norms.
       accuracy: mean top-1 over all networks and images, in [0, 1].
       gradient_norm: global norm of the raw gradient.
       finite: whether the update was made; it is left out if loss or gradient are not finite.
@@ -86,6 +87,7 @@ class MetaStep:
         self._warm_ups = {
             place: PredictionWarmUp(ghn, params, mesh.devices.flat[place], _named(mesh, place)) for place in places
         }
+        self._penalised: set[tuple[int, ...]] = set()
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._update = jax.jit(
             functools.partial(_combine, config=config), donate_argnums=0, out_shardings=(everywhere, everywhere)
@@ -113,6 +115,10 @@ class MetaStep:
             if not part:
                 continue
             self._warm_ups[place].warm([batch.graphs[i] for i in part])
+            if self.config.norm_penalty:
+                shapes = {spec.shape for i in part for spec in batch.graphs[i].params} - self._penalised
+                warm_norm_penalty(shapes, jax.device_put(np.float32(0), self.mesh.devices.flat[place]))
+                self._penalised |= shapes
             runner.warm([network_plan(batch.args[i]) for i in part], image_shape, dtype=self._dtype)
 
     def __call__(
@@ -191,16 +197,22 @@ class MetaStep:
             )
 
         items = list(zip(part, predicted, strict=True))
-        del predicted
         if self._threads == 1 or len(items) == 1:
             results = [one(item) for item in items]
         else:
             with ThreadPoolExecutor(self._threads) as pool:
                 results = list(pool.map(one, items))
         clock.lap("nets", results)
-        gradient = vjp([cotangents for _, _, cotangents in results])["params"]
+        cotangents, penalty = [own for _, _, own in results], jax.device_put(np.float32(0), device)
+        if self.config.norm_penalty:
+            for place_in_part, own in enumerate(predicted):
+                cotangents[place_in_part], penalty = add_norm_penalty(
+                    cotangents[place_in_part], own, self.config.norm_penalty, penalty
+                )
+        del predicted
+        gradient = vjp(cotangents)["params"]
         losses = tuple(loss for loss, _, _ in results)
-        total, correct = _sum_results(losses, tuple(logits for _, logits, _ in results), labels)
+        total, correct = _sum_results(losses, tuple(logits for _, logits, _ in results), labels, penalty)
         clock.lap("ghn", gradient)
         sums = {"gradient": gradient, "loss": total, "correct": correct}
         own_losses = dict(zip(part, losses, strict=True))
@@ -229,11 +241,11 @@ def _named(mesh: Mesh, place: int) -> devices.Device | None:
 
 @jax.jit
 def _sum_results(
-    losses: tuple[jax.Array, ...], logits: tuple[jax.Array, ...], labels: jax.Array
+    losses: tuple[jax.Array, ...], logits: tuple[jax.Array, ...], labels: jax.Array, penalty: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum of the losses and number of images that are classified correctly, over networks with logits (B, K)."""
+    """Sum of losses and penalty, and number of images classified correctly, over networks with logits (B, K)."""
     correct = sum((out.argmax(axis=1) == labels).sum() for out in logits)
-    return jnp.stack(losses).sum(), jnp.asarray(correct, jnp.float32)
+    return jnp.stack(losses).sum() + penalty, jnp.asarray(correct, jnp.float32)
 
 
 def _combine(

@@ -109,8 +109,8 @@ def changed(path: str, value: object) -> dict:
         ("max_shape", "1133", "max_shape must be"),
         ("normalization", "batch", "normalization must be"),
         ("num_classes", 0, "num_classes must be between 1 and 65536"),
-        ("encoder", "mlp", "encoder must be an object whose kind is one of gatedgnn, mlp"),
-        ("encoder.kind", "transformer", "encoder must be an object whose kind is one of gatedgnn, mlp"),
+        ("encoder", "mlp", "encoder must be an object whose kind is one of gatedgnn, graphormer, mlp"),
+        ("encoder.kind", "transformer", "encoder must be an object whose kind is one of gatedgnn, graphormer, mlp"),
         ("encoder.kind", "mlp", "encoder has the unknown backward_sweep, rounds, s_max, virtual_edges"),
         ("encoder.rounds", ..., "encoder lacks rounds"),
         ("encoder.virtual_edges", 1, "encoder: virtual_edges must be bool, got 1"),
@@ -155,7 +155,7 @@ def test_flat_configurations_of_version_0_1_are_read() -> None:
     assert GHNConfig.from_json({**FLAT, "decoder": "mlp"}).decoder == MLPDecoderConfig()
     with pytest.raises(ValueError, match="encoder lacks rounds"):
         GHNConfig.from_json({name: value for name, value in FLAT.items() if name != "rounds"})
-    with pytest.raises(ValueError, match="kind is one of gatedgnn, mlp"):
+    with pytest.raises(ValueError, match="kind is one of gatedgnn, graphormer, mlp"):
         GHNConfig.from_json({**FLAT, "hypernet": "transformer"})
 
 

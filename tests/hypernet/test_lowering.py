@@ -11,8 +11,11 @@ import pytest
 from small_graphs import TINY, mixed_graph
 
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, prepare, programs
+from ghn_jax.hypernet.decoders.centred import CentredDecoderConfig
+from ghn_jax.hypernet.decoders.low_rank import LowRankDecoderConfig
 from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
+from ghn_jax.hypernet.encoders.graphormer import GraphormerConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.ghn import split_weights
 
@@ -20,6 +23,8 @@ CONFIGS = {
     "ghn2": TINY,
     "ghn1": TINY.replace(normalization="none", encoder=GatedGNNConfig(virtual_edges=False, layernorm=False)),
     "mlp": TINY.replace(encoder=MLPEncoderConfig(), decoder=MLPDecoderConfig()),
+    "ghn3": TINY.replace(encoder=GraphormerConfig(layers=2, heads=2), decoder=CentredDecoderConfig()),
+    "low rank": TINY.replace(decoder=LowRankDecoderConfig(rank=2, width=400)),
 }
 HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -1,5 +1,7 @@
 """The optimiser against its formulas: clip, then L2, then Adam; schedules; updates that are left out."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state, up
 
 
 def by_hand(params: list[np.ndarray], gradients: list[list[np.ndarray]], config: OptimiserConfig) -> list[np.ndarray]:
-    """torch.nn.utils.clip_grad_norm_ followed by torch.optim.Adam(weight_decay=l2), in float64."""
+    """torch.nn.utils.clip_grad_norm_, then torch.optim.Adam(weight_decay=l2) or AdamW(weight_decay), in float64."""
     params = [p.astype(np.float64) for p in params]
     first = [np.zeros_like(p) for p in params]
     second = [np.zeros_like(p) for p in params]
@@ -21,12 +23,14 @@ def by_hand(params: list[np.ndarray], gradients: list[list[np.ndarray]], config:
             first[i] = 0.9 * first[i] + 0.1 * g
             second[i] = 0.999 * second[i] + 0.001 * g**2
             rescaled = np.sqrt(second[i] / (1 - 0.999**number)) + 1e-8
-            params[i] = params[i] - config.learning_rate * first[i] / (1 - 0.9**number) / rescaled
+            decayed = (1 - config.learning_rate * config.weight_decay) * params[i]
+            params[i] = decayed - config.learning_rate * first[i] / (1 - 0.9**number) / rescaled
     return params
 
 
-def test_updates_are_clip_then_l2_then_adam() -> None:
-    config = OptimiserConfig(l2=0.3)
+@pytest.mark.parametrize("decay", [{"l2": 0.3}, {"l2": 0.0, "weight_decay": 20.0}])
+def test_updates_are_clip_then_l2_then_adam_then_decay(decay: dict[str, float]) -> None:
+    config = dataclasses.replace(OptimiserConfig(), **decay)
     rng = np.random.default_rng(0)
     shapes = ((4, 3), (5,))
     params = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
@@ -69,6 +73,16 @@ def test_cosine_with_warm_up_rises_then_falls_to_zero() -> None:
     assert rates.argmax() == 9
 
 
+def test_cosine_with_warm_up_by_epochs_is_that_of_ghn3() -> None:
+    config = OptimiserConfig(epochs=9, learning_rate=4e-4, schedule="cosine-warmup")
+    rates = np.array([config.rates(3)(step) for step in range(27)]).reshape(9, 3)
+    np.testing.assert_array_equal(rates, np.repeat(rates[:, :1], 3, axis=1))
+    np.testing.assert_allclose(rates[:4, 0], np.linspace(1e-5, 4e-4, 5)[:4], rtol=1e-6)
+    np.testing.assert_allclose(rates[4:, 0], 2e-4 * (1 + np.cos(np.pi * np.arange(-1, 4) / 4)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"cosine-warmup needs at least 6 epochs, got 5 \(13 steps of 3 an epoch\)"):
+        OptimiserConfig(steps=13, schedule="cosine-warmup").rates(3)
+
+
 def test_a_milestone_may_stand_twice_and_the_rise_multiplies_the_steps() -> None:
     config = OptimiserConfig(milestones=(2, 2), warmup_steps=4)
     rates = np.array([config.rates(3)(step) for step in (0, 1, 3, 5, 6)])
@@ -77,7 +91,16 @@ def test_a_milestone_may_stand_twice_and_the_rise_multiplies_the_steps() -> None
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("steps", 0), ("learning_rate", 0.0), ("clip", 0.0), ("l2", -1.0), ("max_skipped", 2.0)],
+    [
+        ("epochs", 0),
+        ("steps", 0),
+        ("learning_rate", 0.0),
+        ("clip", 0.0),
+        ("l2", -1.0),
+        ("max_skipped", 2.0),
+        ("weight_decay", -1.0),
+        ("norm_penalty", -1.0),
+    ],
 )
 def test_impossible_settings_are_rejected(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be"):

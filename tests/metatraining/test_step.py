@@ -1,5 +1,6 @@
 """One step against the same computed in one piece; what is compiled ahead; steps that are not finite."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -24,10 +25,10 @@ CONFIG = OptimiserConfig(clip=1e6)
 RATE = 1e-3
 
 
-def make_step(**options: Any) -> tuple[MetaStep, Any]:
+def make_step(config: OptimiserConfig = CONFIG, **options: Any) -> tuple[MetaStep, Any]:
     ghn, variables = tiny_ghn()
     mesh = devices.arch_mesh(jax.devices()[:1])
-    step = MetaStep(ghn, CONFIG, mesh, variables["params"], **options)
+    step = MetaStep(ghn, config, mesh, variables["params"], **options)
     return step, devices.replicate(initial_state(CONFIG, variables["params"]), mesh)
 
 
@@ -80,6 +81,31 @@ def test_the_gradient_is_that_of_everything_in_one_piece() -> None:
     np.testing.assert_allclose(report.gradient_norm, optax.tree.norm(expected), rtol=1e-4)
     tolerance = 1e-4 * report.gradient_norm
     jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=tolerance), found, expected)
+
+
+def test_the_penalty_on_norms_is_added_to_loss_and_gradient() -> None:
+    """Of the loss nothing else changes, and the gradient changes by that of the sum of norms of predicted tensors."""
+    ghn, variables = tiny_ghn()
+    batch, data, factor = tiny_batch(), images_and_labels(), 0.7
+
+    def penalty(params: Any) -> jax.Array:
+        networks = predict_params(ghn, {"params": params}, batch.graphs)
+        norms = [jnp.linalg.norm(leaf.ravel()) for flat in networks for leaf in flat.values()]
+        return factor * jnp.stack(norms).sum() / 2
+
+    value, gradient = jax.value_and_grad(penalty)(variables["params"])
+    found = []
+    for norm_penalty in (0.0, factor):
+        step, state = make_step(dataclasses.replace(CONFIG, norm_penalty=norm_penalty, l2=0.0))
+        step.warm(batch, data[0].shape)
+        new, report = step(state, batch, data, RATE, jax.random.key(0))
+        found.append((report.loss, jax.tree.map(lambda m: np.asarray(m) / 0.1, first_moments(new))))
+    (loss, plain), (more, penalised) = found
+    np.testing.assert_allclose(more - loss, value, rtol=1e-4)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+    jax.tree.map(
+        lambda a, b, e: np.testing.assert_allclose(a - b, e, rtol=1e-3, atol=1e-4 * largest), penalised, plain, gradient
+    )
 
 
 def test_threads_and_preparation_change_nothing() -> None:

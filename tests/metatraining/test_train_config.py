@@ -29,6 +29,22 @@ def test_presets_are_those_of_the_paper() -> None:
     assert PRESETS["demo"].images.dataset == "digits"
 
 
+def test_presets_of_ghn3_have_its_recipe() -> None:
+    config, tiny = parse_config(["--preset=ghn3-t"], ""), parse_config(["--preset=ghn3-tiny"], "")
+    assert config.ghn == GHNConfig.preset("ghn3-t")
+    assert (config.images.batch_size, config.architectures.meta_batch, config.optimiser.epochs) == (64, 8, 300)
+    for optimiser in (config.optimiser, tiny.optimiser):
+        assert (optimiser.learning_rate, optimiser.weight_decay, optimiser.l2) == (4e-4, 1e-2, 0)
+        assert (optimiser.schedule, optimiser.norm_penalty, optimiser.clip) == ("cosine-warmup", 3e-5, 5)
+    assert (tiny.architectures, tiny.images, tiny.run) == tuple(
+        getattr(PRESETS["demo"], part) for part in ("architectures", "images", "run")
+    )
+    large = parse_config(["--preset=ghn3-t", "--dataset=imagenet2012"], "")
+    assert large.ghn == GHNConfig.preset("ghn3-t", "imagenet").replace(num_classes=10)
+    optimiser = large.optimiser
+    assert (large.images.batch_size, optimiser.epochs, optimiser.label_smoothing) == (128, 75, 0.1)
+
+
 def test_options_change_the_preset_and_need_no_prefix() -> None:
     config = parse_config(
         ["--preset=demo", "--dataset=cifar10", "--data_dir=here", "--hid=16", "--max-shape", *"8833"], ""

@@ -1,9 +1,11 @@
 """Embeddings and predicted tensors of the original release, for every architecture and GHN of its recorded outputs."""
 
+from typing import Any
+
 import fixture_graphs
 import numpy as np
 import pytest
-from parity_data import HAS_PARITY, PARITY, fixture_args, fixture_outputs, fixture_params, needs_parity
+from parity_data import HAS_PARITY, checkpoint, fixture_args, fixture_outputs, fixture_params, needs_parity
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
@@ -15,9 +17,13 @@ pytestmark = needs_parity
 
 FULL = ("ghn1", "ghn2", "mlp")
 TINY = ("ghn1_tiny", "ghn2_tiny", "mlp_tiny", "ghn2_mlpdecoder_tiny", "ghn2_imagenet_tiny")
+GHN3 = ("ghn3_tiny", "ghn3_plain_tiny", "ghn3_hub_tiny", pytest.param("ghn3_imagenet_tiny", marks=pytest.mark.slow))
+LOGAH = (pytest.param("logah_tiny", marks=pytest.mark.slow), "logah_1d_tiny", "logah_gpt_tiny")
 AT_ONCE = 6
 TOLERANCE = 1e-4
-OIHW = {"HWIO": (3, 2, 0, 1), "IO": (1, 0), "O": (0,), "OHWI": (0, 3, 1, 2)}
+OIHW = {
+    "HWIO": (3, 2, 0, 1), "IO": (1, 0), "O": (0,), "OHWI": (0, 3, 1, 2), "OHI": (0, 1, 2), "OI": (0, 1)
+}  # fmt: skip
 
 
 def batches(ghn: str) -> list[list[str]]:
@@ -28,9 +34,9 @@ def batches(ghn: str) -> list[list[str]]:
     return [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)]
 
 
-@pytest.mark.parametrize("ghn", [*FULL, *TINY])
+@pytest.mark.parametrize("ghn", [*FULL, *TINY, *GHN3, *LOGAH])
 def test_embeddings_and_tensors(ghn: str) -> None:
-    loaded = load_ghn(PARITY / "checkpoints" / f"{ghn}.pt")
+    loaded = load_ghn(checkpoint(ghn))
     count = 0
     for names in batches(ghn):
         graphs = [fixture_graphs.arch_graph(name) for name in names]
@@ -47,17 +53,18 @@ def test_embeddings_and_tensors(ghn: str) -> None:
     assert count == len(fixture_graphs.cases(ghn)) > 0
 
 
-def check_tensors(name: str, ghn: str, axes: dict, params: dict) -> None:
-    """Shape, norm, sum and sampled values of every predicted tensor."""
+def check_tensors(name: str, ghn: str, axes: dict, params: dict, recorded: Any = None) -> None:
+    """Shape, norm, sum and sampled values of every predicted tensor; recorded for the network alone, unless given."""
     names = fixture_graphs.release_names(name)
-    expected = {
-        tensor: values for tensor, values in fixture_params()[name][ghn].items() if not tensor.endswith("layer_scale")
-    }
+    recorded = fixture_params()[name][ghn] if recorded is None else recorded
+    expected = {tensor: values for tensor, values in recorded.items() if not tensor.endswith("layer_scale")}
     assert {names[path] for path in params} == set(expected)
     for path, array in params.items():
         values = expected[names[path]]
-        flat = np.asarray(array, np.float64).transpose(OIHW[axes[path]])
+        flat = np.array(array, np.float64).transpose(OIHW[axes[path]])
         assert list(flat.shape) == values["shape"], (name, path)
+        if "from_row" in values:
+            flat[:, : values["from_row"]] = 0  # the first token of a position table is random
         flat = flat.ravel()
         scale = TOLERANCE * values["norm"]
         assert abs(np.linalg.norm(flat) - values["norm"]) <= scale, (name, path)
@@ -69,7 +76,7 @@ def check_tensors(name: str, ghn: str, axes: dict, params: dict) -> None:
 def test_graphs_made_from_arguments(ghn: str) -> None:
     """From the arguments alone, without the recorded graphs: parameters are equal, since node order does not matter."""
     classes = {"test_imagenet": 1000}
-    loaded = load_ghn(PARITY / "checkpoints" / f"{ghn}.pt")
+    loaded = load_ghn(checkpoint(ghn))
     names = [name for name in fixture_graphs.cases(ghn) if name.split("/")[0] in ("val", "bnfree", "test_imagenet")]
     assert names
     for name in names:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from parity_data import HAS_PARITY, PARITY, fixture_args, fixture_images, fixture_outputs, needs_parity
+from parity_data import HAS_PARITY, checkpoint, fixture_args, fixture_images, fixture_outputs, needs_parity
 
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
@@ -26,6 +26,9 @@ def arguments(name: str) -> NetworkArgs:
     split, index = name.split("/")
     if split == "predefined":
         return {"ViT": VIT, "DARTS": DARTS}[index]
+    index, _, classes = index.partition("@")
+    if classes:
+        return NetworkArgs.from_json(fixture_args()[f"{split}/{index}"], num_classes=int(classes))
     if split == "test_imagenet":
         return NetworkArgs.from_json(fixture_args()[f"test/{index}"], num_classes=1000, image_size=224)
     args = NetworkArgs.from_json(fixture_args()[name])
@@ -33,14 +36,14 @@ def arguments(name: str) -> NetworkArgs:
 
 
 def cases():
-    """(architecture, GHN) of all logits but the zoo's; those that take long are slow tests."""
+    """(architecture, GHN) of all logits but the zoo's, of GHNs with a file; those that take long are slow tests."""
     if not HAS_PARITY:
         return []
-    pairs = [name.rsplit("/", 2)[:2] for name in fixture_outputs().files if name.endswith("/logits")]
+    pairs = [name.rsplit("/", 2)[:2] for name in fixture_outputs() if name.endswith("/logits")]
     return [
         pytest.param(*pair, marks=() if pair[0] in QUICK and pair[1] in ("ghn1", "ghn2_tiny") else pytest.mark.slow)
         for pair in pairs
-        if not pair[0].startswith("torchvision/")
+        if not pair[0].startswith(("torchvision/", "imagenet/")) and pair[1] not in ("ghn3_t", "ghn3_s")
     ]
 
 
@@ -54,7 +57,7 @@ def images_for(args: NetworkArgs) -> jax.Array:
 
 @functools.cache
 def ghn(name: str):
-    return load_ghn(str(PARITY / "checkpoints" / f"{name}.pt"))
+    return load_ghn(checkpoint(name))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 The fixture holds losses and norms of tensors, no tensors.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,17 +14,19 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from parity_data import PARITY, fixture_args, fixture_images, needs_parity
+from parity_data import PARITY, checkpoint, fixture_args, fixture_images, needs_parity
 
 from ghn_jax.deepnets import MetaBatch, NetworkArgs, network_graph
 from ghn_jax.hypernet import GHN, load_ghn, predict_params
 from ghn_jax.hypernet.checkpoints.release_names import release_entries
+from ghn_jax.metatraining.config import GHN3_OPTIMISER
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state, update
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.networks import TargetNetwork
 from ghn_jax.runs import devices
 
 CONFIG = OptimiserConfig()
+GHN3_CONFIG = dataclasses.replace(GHN3_OPTIMISER, epochs=8)
 BETA1 = 0.9
 
 
@@ -60,27 +63,28 @@ def first_moment(state: Any) -> Any:
 
 
 def fixture_steps(name: str) -> list[dict[str, Any]]:
-    return json.loads((PARITY / f"train_{name}.json").read_text())["steps"]
+    folder = PARITY / "ghn3" if name.startswith("ghn3") else PARITY
+    return json.loads((folder / f"train_{name}.json").read_text())["steps"]
 
 
-def our_steps(name: str, wanted: Sequence[dict[str, Any]]) -> Iterator[Found]:
-    """As a run makes them."""
-    loaded = load_ghn(PARITY / "checkpoints" / f"{name}.pt")
+def our_steps(name: str, wanted: Sequence[dict[str, Any]], config: OptimiserConfig = CONFIG) -> Iterator[Found]:
+    """As a run makes them, with the learning rates of the fixture where it has some."""
+    loaded = load_ghn(checkpoint(name))
     entries = release_entries(loaded.config)
     images, labels = fixture_images()
     mesh = devices.arch_mesh(jax.devices()[:1])
     params = loaded.variables["params"]
-    step = MetaStep(loaded.ghn, CONFIG, mesh, params)
-    state = devices.replicate(initial_state(CONFIG, params), mesh)
+    step = MetaStep(loaded.ghn, config, mesh, params)
+    state = devices.replicate(initial_state(config, params), mesh)
     for one in wanted:
         rows = slice(*one["image_slice"])
         batch = jnp.asarray(images[rows]), jnp.asarray(labels[rows], jnp.int32)
         moment, weights = first_moment(state), jax.device_get(state.params)
-        state, report = step(state, meta_batch(one), batch, CONFIG.learning_rate, jax.random.key(0))
+        state, report = step(state, meta_batch(one), batch, one.get("lr", config.learning_rate), jax.random.key(0))
         assert report.finite
         # Adam's first moment gives back the gradient it was fed: clipped first, L2 added after.
         fed = jax.tree.map(lambda new, old: (new - BETA1 * old) / (1 - BETA1), first_moment(state), moment)
-        clipped = leaf_norms(jax.tree.map(lambda g, w: g - CONFIG.l2 * w, fed, weights), entries)
+        clipped = leaf_norms(jax.tree.map(lambda g, w: g - config.l2 * w, fed, weights), entries)
         yield Found(report.loss, report.gradient_norm, clipped, leaf_norms(state.params, entries))
 
 
@@ -154,6 +158,18 @@ def test_the_first_step_agrees_with_the_release(name: str, gradient: float) -> N
     wanted = fixture_steps(name)[:1]
     (found,) = our_steps(name, wanted)
     check_step(found, wanted[0], loss=1e-4, gradient=gradient)
+
+
+@needs_parity
+@pytest.mark.parametrize("count", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_steps_of_ghn3_agree_with_the_release(count: int) -> None:
+    """AdamW, its schedule, and the penalty on norms, which the recorded losses contain."""
+    wanted = fixture_steps("ghn3_tiny")
+    rates = jnp.stack([jnp.asarray(GHN3_CONFIG.rates(1)(number)) for number in range(4)])
+    np.testing.assert_allclose(rates, [one["lr"] for one in wanted], rtol=1e-6)
+    wanted = wanted[:count]
+    for found, one in zip(our_steps("ghn3_tiny", wanted, GHN3_CONFIG), wanted, strict=True):
+        check_step(found, one, loss=1e-4, gradient=1e-3)
 
 
 @needs_parity

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fixture_graphs import release_names
 from flax.traverse_util import flatten_dict
-from parity_data import HAS_PARITY, PARITY, fixture_images, fixture_outputs, fixture_params, needs_parity
+from parity_data import HAS_PARITY, checkpoint, fixture_images, fixture_outputs, fixture_params, needs_parity
 
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import load_ghn, predict
@@ -36,7 +36,13 @@ def cases():
         if name.startswith("torchvision/")
     ]
     return [
-        pytest.param(pair, marks=() if pair[0] in (*QUICK, WITHOUT_LOGITS) else pytest.mark.slow, id="-".join(pair))
+        pytest.param(
+            pair,
+            marks=()
+            if pair[0] in (*QUICK, WITHOUT_LOGITS) and not pair[1].startswith(("ghn3", "logah"))
+            else pytest.mark.slow,
+            id="-".join(pair),
+        )
         for pair in pairs
     ]
 
@@ -46,7 +52,7 @@ def case(request):
     """Names of model and GHN, the model, and the parameters predicted for its traced graph; both tests share them."""
     model, ghn_name = request.param
     network = zoo.create(model, num_classes=10, small_images=True)
-    ghn = load_ghn(str(PARITY / "checkpoints" / f"{ghn_name}.pt"))
+    ghn = load_ghn(checkpoint(ghn_name))
     return model, ghn_name, network, predict(trace(network, (32, 32, 3)), ghn, allow_missing=model == WITHOUT_LOGITS)
 
 

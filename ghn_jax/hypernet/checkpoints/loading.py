@@ -13,7 +13,9 @@ import zipfile
 from ghn_jax.downloads import fetch
 from ghn_jax.files import atomic_file, cache_folder, whole_folder
 from ghn_jax.hypernet.checkpoints.bounded_files import open_archive
+from ghn_jax.hypernet.checkpoints.hub import HUB_PREFIX, hub_path
 from ghn_jax.hypernet.checkpoints.own import PretrainedGHN, read_checkpoint, read_file, read_release_checkpoint
+from ghn_jax.hypernet.checkpoints.pretrained import WEIGHTS_FILE, read_pretrained
 from ghn_jax.hypernet.training_range import read_training_range
 
 _LOG = logging.getLogger(__name__)
@@ -47,14 +49,16 @@ def packaged_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".npz") for entry in folder.iterdir() if entry.name.endswith(".npz")))
 
 
-def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL, *, allow_nonfinite: bool = False) -> PretrainedGHN:
+def load_ghn(source: str | os.PathLike[str], url: str | None = None, *, allow_nonfinite: bool = False) -> PretrainedGHN:
     """Loads a hypernetwork.
 
     Args:
-      source: a folder that `save_checkpoint` wrote, a ``.npz`` of `save_file`, a ``.pt`` of the release, a packaged
-        name, or ``ppuda:ghn2_cifar10`` and its sisters: downloaded once to the cache folder (`GHN_JAX_CACHE`, else
-        ``ghn_jax`` in the user's), checked by git blob id.
-      url: where the public files lie.
+      source: a folder that `save_checkpoint` or `save_pretrained` wrote, a ``.npz`` of `save_file`, a ``.pt`` of a
+        release (GHN-2's, GHN-3's or LoGAH's), a packaged name, or one of two kinds of public names:
+        ``ppuda:ghn2_cifar10`` and its sisters, downloaded once to the cache folder (`GHN_JAX_CACHE`, else ``ghn_jax``
+        in the user's) and checked by git blob id; ``hf:OWNER/REPOSITORY/FILE``, such as
+        ``hf:SamsungSAILMontreal/ghn3/ghn3tm8.pt``, or ``hf:OWNER/REPOSITORY`` for a folder, of the Hugging Face Hub.
+      url: where public files lie; None for where their owners keep them.
       allow_nonfinite: whether weights may be NaN or infinite, as those of a training that went wrong are.
 
     Raises:
@@ -62,13 +66,16 @@ def load_ghn(source: str | os.PathLike[str], url: str = RELEASE_URL, *, allow_no
     """
     name = os.fspath(source)
     if name.startswith(RELEASE_PREFIX):
-        public, content = release_bytes(name.removeprefix(RELEASE_PREFIX), url)
+        public, content = release_bytes(name.removeprefix(RELEASE_PREFIX), url or RELEASE_URL)
         return read_release_checkpoint(public, allow_nonfinite=allow_nonfinite, content=content)
+    kept = hub_path(name, url) if name.startswith(HUB_PREFIX) else None
     try:
-        path = whole_folder(name)
-        is_folder, is_file = path.is_dir(), path.is_file()
+        path = whole_folder(name) if kept is None else kept
+        is_pretrained, is_folder, is_file = (path / WEIGHTS_FILE).is_file(), path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:  # no system can have such a name, or not let us look
         raise ValueError(f"no hypernetwork {reprlib.repr(name)}: {reprlib.repr(str(error))}") from None
+    if is_pretrained:
+        return read_pretrained(path, allow_nonfinite=allow_nonfinite)
     if is_folder:
         return read_checkpoint(path, allow_nonfinite=allow_nonfinite)
     if is_file:

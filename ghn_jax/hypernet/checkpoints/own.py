@@ -17,13 +17,14 @@ import numpy as np
 from ghn_jax.files import atomic_file, atomic_folder, whole_folder
 from ghn_jax.hypernet.checkpoints.bounded_files import Archive, open_archive
 from ghn_jax.hypernet.checkpoints.description import MAX_BYTES, describe, flat_arrays, read_description
+from ghn_jax.hypernet.checkpoints.joblib_reader import read_release_file
+from ghn_jax.hypernet.checkpoints.release_forms import configuration_and_tensors
 from ghn_jax.hypernet.checkpoints.release_names import (
     config_from_release,
     config_to_release,
     params_from_release,
     params_to_release,
 )
-from ghn_jax.hypernet.checkpoints.release_reader import read_torch_zip
 from ghn_jax.hypernet.checkpoints.release_writer import write_torch_zip
 from ghn_jax.hypernet.config import GHNConfig
 from ghn_jax.hypernet.ghn import GHN, Variables, init_ghn
@@ -62,7 +63,7 @@ def save_checkpoint(path: str | os.PathLike[str], config: GHNConfig, variables: 
     arrays = flat_arrays(variables)
     with atomic_folder(pathlib.Path(path).absolute()) as folder:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, _nested(arrays)))
+            checkpointer.save(folder / _WEIGHTS_FOLDER, jax.tree.map(jnp.asarray, nested(arrays)))
         (folder / _CONFIG_FILE).write_text(describe(config, arrays))
 
 
@@ -138,15 +139,14 @@ def read_file(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) ->
             raise ValueError(f"{path}: not a hypernetwork in one file: {_CONFIG_FILE} is missing")
         description = read_description(str(_read_array(archive, _CONFIG_FILE, 4 * MAX_BYTES)), str(path))
         ghn = GHN(description.config)
-        expected = _flat(_expected(ghn))
+        expected = expected_arrays(ghn)
         names = {name.removesuffix(".npy") for name in archive.sizes} - {_CONFIG_FILE}
         most = {name: leaf.size * leaf.dtype.itemsize for name, leaf in expected.items()}
         arrays = {name: _read_array(archive, name, most[name]) for name in sorted(names & most.keys())}
     found = dict.fromkeys(names, "there") | _kinds(arrays)
-    if mismatch := _mismatch(_kinds(expected), found):
-        raise ValueError(f"{path}: {mismatch}")
+    check_kinds(expected, found, str(path))
     description.check(arrays, str(path), allow_nonfinite=allow_nonfinite)
-    return PretrainedGHN(ghn, jax.device_put(_nested(arrays)))
+    return PretrainedGHN(ghn, jax.device_put(nested(arrays)))
 
 
 def read_release_checkpoint(
@@ -162,14 +162,10 @@ def read_release_checkpoint(
     Raises:
       ValueError: for a damaged or foreign file, missing or extra tensors, wrong shapes; names file and tensor.
     """
-    saved = read_torch_zip(path, content=content)
     source = str(path)
-    if not isinstance(saved, Mapping) or not all(
-        isinstance(saved.get(key), Mapping) for key in ("state_dict", "config")
-    ):
-        raise ValueError(f"{source}: no checkpoint of the release: state_dict or config is missing")
-    config = config_from_release(saved["config"], source)
-    params = params_from_release(config, saved["state_dict"], source, allow_nonfinite=allow_nonfinite)
+    release_config, tensors = configuration_and_tensors(read_release_file(path, content=content), source)
+    config = config_from_release(release_config, source)
+    params = params_from_release(config, tensors, source, allow_nonfinite=allow_nonfinite)
     return PretrainedGHN(GHN(config), jax.device_put(params))
 
 
@@ -192,11 +188,29 @@ def _expected(ghn: GHN) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32), made)
 
 
+def expected_arrays(ghn: GHN) -> dict[str, Any]:
+    """Shapes and types of all weights, by path with slashes."""
+    return _flat(_expected(ghn))
+
+
+def check_kinds(expected: Mapping[str, Any], found: Mapping[str, str], source: str) -> None:
+    """Raises ValueError naming a weight that is missing, unknown or of another type or shape.
+
+    Args:
+      expected: what has types and shapes, by path.
+      found: type and shape in words, such as "float32 (3, 8)".
+      source: for the error.
+    """
+    if mismatch := _mismatch(_kinds(expected), found):
+        raise ValueError(f"{source}: {mismatch}")
+
+
 def _flat(tree: Any) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
-def _nested(flat: dict[str, Any]) -> Any:
+def nested(flat: dict[str, Any]) -> Any:
+    """The tree of weights from arrays by path with slashes."""
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 

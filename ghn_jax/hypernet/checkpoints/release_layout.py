@@ -41,9 +41,16 @@ def grid(name: str, path: Path, shape: tuple[int, ...], axes: tuple[int, ...], o
     )
 
 
-def linear(name: str, path: Path, out_size: int, in_size: int, pointwise: bool = False) -> list[ReleaseTensor]:
-    """Weight and bias of a linear layer, which the release may store as a pointwise convolution."""
-    return spread(name, path, in_size, (out_size,), (0,), pointwise=pointwise)
+def norm(name: str, path: Path, size: int) -> list[ReleaseTensor]:
+    """Weight and bias of a LayerNorm."""
+    return [plain(f"{name}.weight", (*path, "scale"), size), plain(f"{name}.bias", (*path, "bias"), size)]
+
+
+def linear(
+    name: str, path: Path, out_size: int, in_size: int, *, pointwise: bool = False, bias: bool = True
+) -> list[ReleaseTensor]:
+    """Weight and, if it has one, bias of a linear layer, which the release may store as a pointwise convolution."""
+    return spread(name, path, in_size, (out_size,), (0,), pointwise=pointwise)[: 2 if bias else 1]
 
 
 def two_layers(name: str, path: Path, sizes: tuple[int, int, int]) -> list[ReleaseTensor]:

@@ -84,6 +84,9 @@ def config_to_release(config: GHNConfig) -> dict[str, Any]:
     }
     readable = config_from_release(release, "export")
     for ours, again in ((config, readable), (config.encoder, readable.encoder), (config.decoder, readable.decoder)):
+        if type(ours) is not type(again):
+            kinds = f"{config.encoder.kind!r} with a {config.decoder.kind!r} decoder"
+            raise ValueError(f"export: the release has no {kinds}")
         for field in dataclasses.fields(ours):
             value = getattr(ours, field.name)
             if not dataclasses.is_dataclass(value) and value != getattr(again, field.name):

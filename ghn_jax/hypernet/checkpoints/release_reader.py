@@ -72,6 +72,7 @@ def _rebuild_parameter(tensor: Any, *_: Any) -> np.ndarray:
 
 TENSOR_NAMES: Names = {
     ("collections", "OrderedDict"): lambda: {},
+    ("argparse", "Namespace"): lambda: {},  # options of training, which nobody here looks at
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     **{("torch", name): dtype for name, dtype in DTYPES.items()},

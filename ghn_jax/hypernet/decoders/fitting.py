@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 SlabShape = tuple[int, int, int, int]
 """(kh, kw, in, out) of a slab."""
 
+FIRST_TOKEN_DEVIATION = 0.02
+"""Standard deviation of the random token of GHN-3's position tables."""
+
 LARGE_TABLE = 11
 """Position tables of at least this height and width are not normalised."""
 
 
 def is_token_table(spec: ParamSpec) -> bool:
     """Whether it is a position table over a sequence, (1, n, C): a square of floor(sqrt(n)), row by row."""
-    return spec.role is Role.POSITION and not {"H", "W"} <= set(spec.axes)
+    return spec.role is Role.POSITION and spec.rank == 3
 
 
 def decoded_shape(spec: ParamSpec) -> CanonicalShape:
@@ -34,7 +37,7 @@ def decoded_shape(spec: ParamSpec) -> CanonicalShape:
     return out_size, in_size, height, width
 
 
-def _grouped_size(size: int, largest: int) -> int:
+def grouped_size(size: int, largest: int) -> int:
     """Size of a slab axis: few distinct values, so that tensors of similar shapes are decoded together."""
     grouped = min(size, largest)
     if grouped % 3 == 0:
@@ -46,7 +49,7 @@ def slab_shape(config: "GHNConfig", spec: ParamSpec) -> SlabShape:
     """(kh, kw, in, out) of the slab that a kernel or table is cut from."""
     out_size, in_size, height, width = decoded_shape(spec)
     rows, columns = config.max_shape[:2]
-    return height, width, _grouped_size(in_size, columns), _grouped_size(out_size, rows)
+    return height, width, grouped_size(in_size, columns), grouped_size(out_size, rows)
 
 
 def normalisation_factor(config: "GHNConfig", spec: ParamSpec) -> float:
@@ -81,8 +84,32 @@ def fit_kernel(config: "GHNConfig", row: jax.Array, spec: ParamSpec) -> jax.Arra
     row = tile(row, 2, config.max_shape[1], in_size)
     # The classifier's slab has all its classes; those of other tensors repeat after the largest decoded size.
     row = row if spec.role is Role.CLASSIFIER_KERNEL else tile(row, 3, config.max_shape[0], out_size)
+    return lay_out(normalised(config, row, spec), spec)
+
+
+def normalised(config: "GHNConfig", row: jax.Array, spec: ParamSpec) -> jax.Array:
+    """Slab times its factor."""
     factor = normalisation_factor(config, spec)
-    return lay_out(row if factor == 1.0 else row * factor, spec)
+    return row if factor == 1.0 else row * factor
+
+
+def fit_token_table(row: jax.Array, spec: ParamSpec, seed: int) -> jax.Array:
+    """Slab (k, k, C, any) -> position table (1, n, C) by the rule of GHN-3, which does not normalise it.
+
+    The first token is random, the others are the pixels of the slab's first out-row, row by row.
+
+    Raises:
+      ValueError: for more than k^2 + 1 tokens.
+    """
+    pixels = row[..., 0].reshape(-1, row.shape[2])
+    tokens = math.prod(spec.canonical_shape[2:])
+    if tokens > len(pixels) + 1:
+        raise ValueError(
+            f"the position table of shape {spec.shape} has {tokens} tokens, but a square of {row.shape[0]} x "
+            f"{row.shape[1]} and one more are predicted"
+        )
+    first = FIRST_TOKEN_DEVIATION * jax.random.normal(jax.random.key(seed), (1, row.shape[2]), row.dtype)
+    return lay_out(jnp.concatenate([first, pixels])[:tokens].reshape(tokens, 1, -1, 1), spec)
 
 
 def lay_out(array: jax.Array, spec: ParamSpec) -> jax.Array:

@@ -65,10 +65,8 @@ class SlabDecoder(nn.Module):
         """
         if spec.role in (Role.CLASSIFIER_KERNEL, Role.CLASSIFIER_BIAS):
             self._check_classifier(spec)
-        if spec.role is Role.CLASSIFIER_BIAS:
-            return CLASSIFIER_BIASES
         if spec.role in VECTOR_ROLES:
-            return SCALES if spec.role is Role.SCALE else BIASES
+            return vector_key(spec)
         shape = slab_shape(self.config, spec)
         if spec.role is Role.CLASSIFIER_KERNEL:
             return SlabKey(CLASSIFIERS, (1, 1, shape[2], self.config.num_classes))
@@ -90,9 +88,7 @@ class SlabDecoder(nn.Module):
             return self.decoder(rows, (height, width, in_size, out_size))
         if key.what == CLASSIFIERS:
             return self.decoder.classifier(rows, key.shape[2])
-        if key == CLASSIFIER_BIASES:
-            return self.decoder_1d.classifier(rows)
-        return self.decoder_1d(rows, int(key == BIASES))
+        return self.decoder_1d.decode(rows, key)
 
     @nn.nowrap
     def fit(self, row: jax.Array, spec: ParamSpec) -> jax.Array:
@@ -101,28 +97,47 @@ class SlabDecoder(nn.Module):
 
 
 class VectorDecoder(nn.Module):
-    """MLP to (2, max(O, I)): row 0 the weight of a norm layer, row 1 any bias; and the classifier's bias."""
+    """MLP to (2, n): row 0 the weight of a norm layer, row 1 any bias; and the classifier's bias.
+
+    Attributes:
+      config: of the hypernetwork.
+      size: n; None for max(O, I).
+      small: whether the MLP's last layer starts small (see `dense`).
+    """
 
     config: "GHNConfig"
+    size: int | None = None
+    small: bool = False
 
     def setup(self) -> None:
         """Creates the layers."""
-        hid, size = self.config.hid, max(self.config.max_shape[:2])
-        self.mlp = MLP(hid, 2 * hid, (2, size))
+        hid, size = self.config.hid, self.size or max(self.config.max_shape[:2])
+        self.mlp = MLP(hid, 2 * hid, (2, size), self.small)
         self.bias_class = dense(size, self.config.num_classes)
 
     def __call__(self, states: jax.Array, row: int) -> jax.Array:
-        """(B, D) -> (B, max(O, I)), norm weights (row 0) or biases (row 1)."""
+        """(B, D) -> (B, n), norm weights (row 0) or biases (row 1)."""
         return self.mlp(states, row)
 
     def classifier(self, states: jax.Array) -> jax.Array:
         """(B, D) -> (B, K): the biases, ReLU, a linear map."""
         return self.bias_class(nn.relu(self(states, 1)))
 
+    def decode(self, states: jax.Array, key: SlabKey) -> jax.Array:
+        """(B, D) -> (B, n) or (B, K), of a group of vectors."""
+        return self.classifier(states) if key == CLASSIFIER_BIASES else self(states, int(key == BIASES))
 
-def vector_tensors(config: "GHNConfig") -> list[ReleaseTensor]:
-    """The vector decoder's tensors in the release's checkpoints."""
-    hid, size = config.hid, max(config.max_shape[:2])
+
+def vector_key(spec: ParamSpec) -> SlabKey:
+    """Group of a vector."""
+    if spec.role is Role.CLASSIFIER_BIAS:
+        return CLASSIFIER_BIASES
+    return SCALES if spec.role is Role.SCALE else BIASES
+
+
+def vector_tensors(config: "GHNConfig", size: int | None = None) -> list[ReleaseTensor]:
+    """The vector decoder's tensors in the release's checkpoints; `size` as in `VectorDecoder`."""
+    hid, size = config.hid, size or max(config.max_shape[:2])
     return [
         *linear("decoder_1d.fc.0", ("decoder_1d", "mlp", "fc_0"), 2 * hid, hid),
         *spread("decoder_1d.fc.2", ("decoder_1d", "mlp", "fc_2"), 2 * hid, (2, size), (0, 1)),

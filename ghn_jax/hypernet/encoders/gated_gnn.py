@@ -81,8 +81,8 @@ class GatedGNNConfig(EncoderConfig):
 
     @classmethod
     def from_release(cls, release: Mapping[str, Any]) -> Self | None:
-        """Of a checkpoint whose "hypernet" is "gatedgnn"."""
-        if release["hypernet"] != "gatedgnn":
+        """Of a checkpoint whose "hypernet" is "gatedgnn", as a GHN-3's is too, which says that it is no GHN-2."""
+        if release["hypernet"] != "gatedgnn" or not release.get("is_ghn2", True):
             return None
         return cls(virtual_edges=bool(release["ve"]), layernorm=bool(release["layernorm"]))
 

@@ -1,0 +1,41 @@
+"""The race of hypernetworks, cut down to two updates of one network."""
+
+import json
+import pathlib
+
+import pytest
+import race
+
+from ghn_jax.metatraining.command import parse_config
+
+SMALL = (
+    *("--batch-size=16", "--demo-width=4", "--num-architectures=1", "--meta-batch=1", "--sampler-workers=0"),
+    *("--validate-every=1", "--validation-architectures=1", "--validation-images=16"),
+    *("--test-architectures=1", "--test-images=16", "--hid=8", "--compile-threads=0"),
+)
+
+
+@pytest.mark.parametrize("racer", race.RACERS)
+def test_the_options_of_every_racer_are_understood(racer: str) -> None:
+    config = parse_config(race.RACERS[racer], "")
+    assert config.architectures.split == "demo"
+    assert config.architectures.meta_batch == 4
+
+
+def test_racers_see_the_same_networks_images_and_number_of_updates() -> None:
+    configs = [parse_config(options, "") for options in race.RACERS.values()]
+    assert len({(config.architectures, config.images, config.run) for config in configs}) == 1
+    assert len({config.ghn for config in configs}) == len(race.RACERS)
+
+
+@pytest.mark.slow
+def test_a_short_race_ends_with_a_table_and_a_picture(tmp_path: pathlib.Path) -> None:
+    more = (*SMALL, "--schedule=cosine")
+    options = race.Options(tmp_path, minutes=30, steps=2, racers=("MLP", "GHN-3 tiny"), more=more)
+    results = race.run(options)
+    assert [result.name for result in results] == ["MLP", "GHN-3 tiny"]
+    assert all(result.updates == 2 and len(result.curve) == 2 for result in results)
+    assert [row["name"] for row in json.loads((tmp_path / "race.json").read_text())] == ["MLP", "GHN-3 tiny"]
+    assert (tmp_path / "race.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="no racer 'GHN-9'; known: 'GHN-1', 'MLP'"):
+        race.run(race.Options(tmp_path, racers=("GHN-9",)))
