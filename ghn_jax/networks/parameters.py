@@ -1,11 +1,13 @@
 """Steps of target networks that hold parameters, as Flax modules; arrays are NHWC, kernels HWIO."""
 
+import functools
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ghn_jax.networks.kernels.batch_norm import batch_norm
 from ghn_jax.networks.kernels.convolution import both, convolution
 from ghn_jax.networks.kernels.platform import keeping_arguments
 from ghn_jax.networks.kernels.tokens import gelu_linear, linear, norm_linear
@@ -30,21 +32,25 @@ class Conv(nn.Module):
     shift: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """X (B, H, W, C) to (B, H', W', features)."""
+    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+        """X (B, H, W, C), after a batch normalisation with this scale and bias if there are any, to (.., features)."""
         shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         padding = None if self.padding is None else (both(self.padding), both(self.padding))
-        return convolution(
-            x,
-            kernel,
-            self.strides,
+        convolve = functools.partial(
+            convolution,
+            strides=self.strides,
             dilation=self.dilation,
             groups=self.groups,
             relu=self.relu,
             padding=padding,
             shift=self.shift,
         )
+        if norm is None:
+            return convolve(x, kernel)
+        # What the convolution reads is an affine function of x: its backward pass computes it again.
+        normalised = keeping_arguments(lambda x, *weights: convolve(batch_norm(x, *weights[:2], EPSILON)[0], weights[2]))
+        return normalised(x, *norm, kernel)
 
 
 class Linear(nn.Module):

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 
 from ghn_jax.deepnets.recipes import Activation, Pair, PoolKind, Recipe
 from ghn_jax.networks.kernels.attention import attend
-from ghn_jax.networks.kernels.platform import keeping_arguments
+from ghn_jax.networks.kernels.batch_norm import batch_norm
+from ghn_jax.networks.kernels.platform import keeping_arguments, lean
 from ghn_jax.networks.kernels.pooling import avg_pool, max_pool
 from ghn_jax.networks.kernels.reductions import accumulator
 from ghn_jax.networks.kernels.tokens import layer_norm
-from ghn_jax.networks.norms import EPSILON, BatchNorm, LayerNormWeights
+from ghn_jax.networks.norms import EPSILON, BatchNorm, NormWeights
 from ghn_jax.networks.parameters import Conv, FlatLinear, Linear, PositionTable
 
 
@@ -119,6 +120,16 @@ class _Normalised(Deferred):
         self.weights = weights
 
 
+class _BatchNormalised(Deferred):
+    def __init__(self, x: jax.Array, weights: tuple[jax.Array, jax.Array]) -> None:
+        super().__init__(x, lambda x: batch_norm(x, *weights, EPSILON)[0])
+        self.weights = weights
+
+    @functools.cached_property
+    def array(self) -> jax.Array:
+        return self.step(self.x)  # has a backward pass of its own
+
+
 ArrayValue: TypeAlias = jax.Array | Deferred
 """What steps hand on: an array, or one that its reader is left to compute."""
 
@@ -155,7 +166,8 @@ class ArrayBuilder:
         """(B, H, W, C) to (B, H', W', width)."""
         relu, x = (True, x.x) if isinstance(x, _ReLU) else (relu, x)
         shift, x = (1, x.x) if isinstance(x, _Shifted) else (0, x)
-        return Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)(as_array(x))
+        conv = Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)
+        return conv(x.x, x.weights) if isinstance(x, _BatchNormalised) else conv(as_array(x))
 
     def dense(self, x: ArrayValue, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> ArrayValue:
         """(B, .., C) to (B, .., width); a classifier's logits are at least float32."""
@@ -171,11 +183,15 @@ class ArrayBuilder:
 
     def norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Batch normalisation, if the network has any."""
-        return x if self._norm is None else BatchNorm(self._norm.momentum, name=name)(as_array(x), train=self._train)
+        if self._norm is None:
+            return x
+        if self._norm.momentum is None and lean():
+            return _BatchNormalised(as_array(x), NormWeights(name=name)(self.width(x)))
+        return BatchNorm(self._norm.momentum, name=name)(as_array(x), train=self._train)
 
     def layer_norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Over the channels of each pixel."""
-        return _Normalised(as_array(x), LayerNormWeights(name=name)(self.width(x)))
+        return _Normalised(as_array(x), NormWeights(name=name)(self.width(x)))
 
     def position_table(self, x: ArrayValue, name: str) -> ArrayValue:
         """Added to x (B, H, W, C)."""
