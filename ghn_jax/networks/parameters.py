@@ -2,12 +2,12 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ghn_jax.networks.kernels.batch_norm import batch_norm
 from ghn_jax.networks.kernels.convolution import both, convolution
 from ghn_jax.networks.kernels.platform import keeping_arguments
 from ghn_jax.networks.kernels.tokens import gelu_linear, linear, norm_linear
@@ -31,26 +31,26 @@ class Conv(nn.Module):
     padding: int | None = None
     shift: int = 0
 
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """X (B, H, W, C) to (B, H', W', features)."""
+        convolve, kernel = self.prepared(x.shape[-1])
+        return convolve(x, kernel)
+
     @nn.compact
-    def __call__(self, x: jax.Array, norm: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
-        """X (B, H, W, C), after a batch normalisation with this scale and bias if there are any, to (.., features)."""
-        shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
+    def prepared(self, width: int) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], jax.Array]:
+        """The convolution, of an array of `width` channels and the kernel, and the kernel."""
+        shape = (*self.kernel_size, width // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        padding = None if self.padding is None else (both(self.padding), both(self.padding))
         convolve = functools.partial(
             convolution,
             strides=self.strides,
             dilation=self.dilation,
             groups=self.groups,
             relu=self.relu,
-            padding=padding,
+            padding=None if self.padding is None else (both(self.padding), both(self.padding)),
             shift=self.shift,
         )
-        if norm is None:
-            return convolve(x, kernel)
-        # What the convolution reads is an affine function of x: its backward pass computes it again.
-        normalised = keeping_arguments(lambda x, *weights: convolve(batch_norm(x, *weights[:2], EPSILON)[0], weights[2]))
-        return normalised(x, *norm, kernel)
+        return convolve, kernel
 
 
 class Linear(nn.Module):
