@@ -8,10 +8,14 @@ Optimisation barriers do not keep XLA's CPU compiler from fusing, so there are n
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+T = TypeVar("T", jax.Array, None)
 
 MOST_PARTS = 8
 
@@ -46,3 +50,34 @@ def channel_sums(*terms: jax.Array, cpu: bool = True) -> list[jax.Array]:
             total = total + slices[index]
         partial.append(total)
     return [part.sum(0) for part in partial]
+
+
+def by_images(function: Callable[..., tuple[T, jax.Array]], images: int, *arrays: jax.Array) -> tuple[T, jax.Array]:
+    """`function` of a few images at a time, so that what it writes stays in the cache and memory is used again.
+
+    Args:
+      function: of some images of each array, to an array of as many images, or None, and one to be summed.
+      images: at a time, at most. A batch that divides by no more than a third of this number is taken as a whole.
+      *arrays: (B, ..).
+
+    Returns:
+      The first results (B, ..), and the sum of the second, in at least float32.
+    """
+
+    def wide(*chunk: jax.Array) -> tuple[T, jax.Array]:
+        mapped, part = function(*chunk)
+        return mapped, part.astype(accumulator(part.dtype))
+
+    batch = arrays[0].shape[0]
+    count = math.gcd(images, batch)
+    if count == batch or 2 * count < images:
+        return wide(*arrays)
+    chunks = [array.reshape(-1, count, *array.shape[1:]) for array in arrays]
+    total = jax.eval_shape(wide, *(array[0] for array in chunks))[1]
+
+    def step(total: jax.Array, chunk: list[jax.Array]) -> tuple[jax.Array, T]:
+        mapped, part = wide(*chunk)
+        return total + part, mapped
+
+    total, mapped = lax.scan(step, jnp.zeros(total.shape, total.dtype), chunks)
+    return (None if mapped is None else mapped.reshape(batch, *mapped.shape[2:])), total
