@@ -1,4 +1,4 @@
-"""What layers keep for their backward passes: at most 1.5 times what their mathematics needs, on every platform.
+"""What layers keep for their backward passes: at most 1.25 times what their mathematics needs, on every platform.
 
 A residual that is one of the layer's inputs or parameters costs nothing, for the runner holds those anyway. The rest is
 counted by tracing alone, so that the forms of GPUs and TPUs are counted where there are none.
@@ -18,7 +18,7 @@ from ghn_jax.deepnets.recipes import HEADS
 from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.recipe_layer import Norm, RecipeLayer
 
-SLACK = 1.5
+SLACK = 1.25
 B, C, CLASSES, HIDDEN = 64, 32, 10, 64
 PLATFORMS = ("cpu", "cuda", "tpu")
 

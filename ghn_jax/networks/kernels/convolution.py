@@ -22,12 +22,12 @@ from jax import lax
 from ghn_jax.networks.kernels import small_images
 from ghn_jax.networks.kernels.depthwise import depthwise
 from ghn_jax.networks.kernels.platform import keeping_arguments, on_cpu
-from ghn_jax.networks.kernels.reductions import by_images
+from ghn_jax.networks.kernels.reductions import sum_images
 
 Pair = tuple[int, int]
 Residuals = tuple[jax.Array, jax.Array]
 
-KERNEL_GRADIENT_IMAGES = 4
+GRADIENT_IMAGES = 4
 """Images whose shifted copies a matrix product for the kernel's gradient takes at a time."""
 
 LARGE_COTANGENT = 2**19
@@ -218,8 +218,8 @@ def _taps_gradient(x: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride
         ]
         return None, jnp.stack(taps).reshape(rows, columns, channels, features)
 
-    images = x.shape[0] if rows == columns == 1 else KERNEL_GRADIENT_IMAGES
-    return by_images(of_images, images, x, cotangent)[1].astype(kernel.dtype)
+    images = x.shape[0] if rows == columns == 1 else GRADIENT_IMAGES
+    return sum_images(of_images, images, x, cotangent)[1].astype(kernel.dtype)
 
 
 def _strided_input_gradient(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ghn_jax.networks.kernels.reductions import accumulator, by_images, parts
+from ghn_jax.networks.kernels.reductions import accumulator, parts, sum_images
 
 Residuals = tuple[jax.Array, jax.Array]
 
@@ -76,7 +76,7 @@ def _backward(stride: int, dilation: int, relu: bool, residuals: Residuals, cota
         return of_x, of_kernel
 
     large = cotangent.size // x.shape[0] * BACKWARD_IMAGES >= SMALLEST_CHUNK
-    of_x, of_kernel = by_images(of_images, BACKWARD_IMAGES if large else x.shape[0], x, cotangent)
+    of_x, of_kernel = sum_images(of_images, BACKWARD_IMAGES if large else x.shape[0], x, cotangent)
     return of_x, of_kernel.astype(kernel.dtype)
 
 
