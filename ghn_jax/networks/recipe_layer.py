@@ -83,6 +83,10 @@ class DropPath(nn.Module):
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
+def _batch_normalised(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    return batch_norm(x, scale, bias, EPSILON)[0]
+
+
 RECOMPUTED_WIDTH = 64
 """Channels up to which the backward pass computes a 1 x 1 convolution again instead of keeping its result.
 
@@ -147,9 +151,7 @@ class ArrayBuilder:
             return x
         if self._norm.momentum is None and lean():
             x = unapplied(x)
-            return x.then(
-                lambda x, *weights: batch_norm(x, *weights, EPSILON)[0], NormWeights(name=name)(x.width), x.width
-            )
+            return x.then(_batch_normalised, NormWeights(name=name)(x.width), x.width)
         return BatchNorm(self._norm.momentum, name=name)(as_array(x), train=self._train)
 
     def layer_norm(self, x: ArrayValue, name: str) -> ArrayValue:

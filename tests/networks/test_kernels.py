@@ -67,6 +67,7 @@ def check(ours, plain, shapes, dtype="float32", round_to=None):
         (5, (5, 5), (2, 2), False),
         (4, (5, 5), (1, 1), True),  # kernel larger than the image
         (4, (5, 5), (2, 2), True),
+        (9, (3, 3), (4, 4), False),  # pixels that no window meets
         (7, (1, 7), (1, 2), True),
         (7, (7, 1), (2, 1), False),
         (7, (7, 1), (1, 1), True),
