@@ -6,6 +6,7 @@ Each benchmark warms up, repeats, and prints medians; with --json the last line 
 import dataclasses
 import importlib
 import json
+import pathlib
 from typing import Literal
 
 import tyro
@@ -23,10 +24,15 @@ class Options:
     """Print the figures once more as one JSON object on the last line."""
     repeats: int = 5
     """Timed runs after the warm-up; the median is reported."""
+    layers: pathlib.Path | None = None
+    """With `networks`: only write their layers to this file, see `benchmarks.layers`."""
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    if options.layers is not None:
+        importlib.import_module("benchmarks.networks").export(options.layers)
+        return
     enable_compilation_cache()
     figures = importlib.import_module(f"benchmarks.{options.name}").run(options.repeats)
     if options.json:
