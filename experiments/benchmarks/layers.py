@@ -1,8 +1,8 @@
 """The layers of the 16 networks of `benchmarks.networks` as lines of JSON, for timing the same layers elsewhere.
 
 A line per distinct layer: ``{"kind", "count", "batch", "size", "cin", "cout", "k", "stride", "bn"}``. Kinds: conv
-(ReLU, convolution, BN), conv2 (ReLU, 1 x k, k x 1, BN), sep (twice ReLU, depthwise, pointwise, BN), dil (ReLU, depthwise of
-dilation 2, pointwise, BN), reduce (factorised reduction), max, avg, cse, msa, add.
+(ReLU, convolution, BN), conv2 (ReLU, 1 x k, k x 1, BN), sep (twice ReLU, depthwise, pointwise, BN), dil (ReLU,
+depthwise of dilation 2, pointwise, BN), reduce (factorised reduction), max, avg, cse, msa, add.
 """
 
 import collections
