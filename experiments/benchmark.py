@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import dataclasses
 import importlib
 import json
+import pathlib
 from typing import Literal
 
 import tyro
@@ -29,6 +30,8 @@ class Options:
     """Print the figures once more as one JSON object on the last line."""
     repeats: int = 5
     """Timed runs after the warm-up; the median is reported."""
+    layers: pathlib.Path | None = None
+    """With `networks`: only write their layers to this file, see `benchmarks.layers`."""
 
     def __post_init__(self) -> None:
         check_fields(self, {"repeats": COUNT})
@@ -36,6 +39,9 @@ class Options:
 
 def main() -> None:
     options = tyro.cli(Options, description=running.described(__doc__))
+    if options.layers is not None:
+        importlib.import_module("benchmarks.networks").export(options.layers)
+        return
     enable_compilation_cache()
     figures = importlib.import_module(f"benchmarks.{options.name}").run(options.repeats)
     if options.json:

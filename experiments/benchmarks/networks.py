@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from benchmarks import layers
 from benchmarks.memory import live_bytes
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.sampler import sample_args
@@ -133,6 +134,12 @@ def operations(key: ProgramKey) -> float:
 
     jaxpr = jax.make_jaxpr(run)(leaves, key.inputs)
     return products(jaxpr.jaxpr) * (3 if all(key.wanted) else 2)
+
+
+def export(file: pathlib.Path) -> None:
+    """Writes the networks' layers."""
+    shape = jax.ShapeDtypeStruct(IMAGES, jnp.float32)
+    layers.write((step for args in networks() for step in schedule(network_plan(args), shape, True, True, None)), file)
 
 
 def run(repeats: int) -> dict[str, float]:

@@ -43,8 +43,8 @@ class BatchNorm(nn.Module):
         return out
 
 
-class LayerNormWeights(nn.Module):
-    """Scale and bias of a layer normalisation, which the linear layer behind it applies."""
+class NormWeights(nn.Module):
+    """Scale and bias of a normalisation, which the layer behind it applies."""
 
     @nn.compact
     def __call__(self, width: int) -> tuple[jax.Array, jax.Array]:

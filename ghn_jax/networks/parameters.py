@@ -1,6 +1,8 @@
 """Steps of target networks that hold parameters, as Flax modules; arrays are NHWC, kernels HWIO."""
 
+import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -29,22 +31,26 @@ class Conv(nn.Module):
     padding: int | None = None
     shift: int = 0
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """X (B, H, W, C) to (B, H', W', features)."""
-        shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
+        convolve, kernel = self.prepared(x.shape[-1])
+        return convolve(x, kernel)
+
+    @nn.compact
+    def prepared(self, width: int) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], jax.Array]:
+        """The convolution, of an array of `width` channels and the kernel, and the kernel."""
+        shape = (*self.kernel_size, width // self.groups, self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        padding = None if self.padding is None else (both(self.padding), both(self.padding))
-        return convolution(
-            x,
-            kernel,
-            self.strides,
+        convolve = functools.partial(
+            convolution,
+            strides=self.strides,
             dilation=self.dilation,
             groups=self.groups,
             relu=self.relu,
-            padding=padding,
+            padding=None if self.padding is None else (both(self.padding), both(self.padding)),
             shift=self.shift,
         )
+        return convolve, kernel
 
 
 class Linear(nn.Module):

@@ -6,20 +6,32 @@ Layers are hashable and equal to others with the same fields, so that they can k
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ghn_jax.deepnets.recipes import Activation, Pair, PoolKind, Recipe
+from ghn_jax.networks.deferred import (
+    ArrayValue,
+    Flat,
+    Gelu,
+    Normalised,
+    Relu,
+    Shifted,
+    Strided,
+    Unapplied,
+    as_array,
+    unapplied,
+)
 from ghn_jax.networks.kernels.attention import attend
-from ghn_jax.networks.kernels.platform import keeping_arguments
+from ghn_jax.networks.kernels.batch_norm import batch_norm
+from ghn_jax.networks.kernels.platform import keeping_arguments, lean
 from ghn_jax.networks.kernels.pooling import avg_pool, max_pool
 from ghn_jax.networks.kernels.reductions import accumulator
-from ghn_jax.networks.kernels.tokens import layer_norm
-from ghn_jax.networks.norms import EPSILON, BatchNorm, LayerNormWeights
+from ghn_jax.networks.norms import EPSILON, BatchNorm, NormWeights
 from ghn_jax.networks.parameters import Conv, FlatLinear, Linear, PositionTable
 
 
@@ -71,61 +83,16 @@ class DropPath(nn.Module):
         return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
 
 
-class Deferred:
-    """A cheap step that is left to whoever reads its result.
-
-    The reader computes it as a part of its own work, so that its backward pass keeps what goes in and not what comes
-    out, too.
-    """
-
-    def __init__(self, x: jax.Array, step: Callable[[jax.Array], jax.Array]) -> None:
-        self.x = x
-        self.step = step
-
-    @functools.cached_property
-    def array(self) -> jax.Array:
-        """The result, for a reader that has no use for the input."""
-        return keeping_arguments(self.step)(self.x)
+def _batch_normalised(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    return batch_norm(x, scale, bias, EPSILON)[0]
 
 
-class _ReLU(Deferred):
-    def __init__(self, x: jax.Array) -> None:
-        super().__init__(x, nn.relu)
+RECOMPUTED_WIDTH = 64
+"""Channels up to which the backward pass computes a 1 x 1 convolution again instead of keeping its result.
 
-
-class _GELU(Deferred):
-    def __init__(self, x: jax.Array) -> None:
-        super().__init__(x, functools.partial(nn.gelu, approximate=False))
-
-
-class _Strided(Deferred):
-    def __init__(self, x: jax.Array, stride: int) -> None:
-        super().__init__(x, lambda x: x[:, ::stride, ::stride])
-
-
-class _Shifted(Deferred):
-    def __init__(self, x: jax.Array) -> None:
-        super().__init__(x, lambda x: jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))[:, 1:, 1:])
-
-
-class _Flat(Deferred):
-    def __init__(self, x: jax.Array) -> None:
-        super().__init__(x, lambda x: jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1))
-
-
-class _Normalised(Deferred):
-    def __init__(self, x: jax.Array, weights: tuple[jax.Array, jax.Array]) -> None:
-        super().__init__(x, lambda x: layer_norm(x, *weights, EPSILON))
-        self.weights = weights
-
-
-ArrayValue: TypeAlias = jax.Array | Deferred
-"""What steps hand on: an array, or one that its reader is left to compute."""
-
-
-def as_array(x: ArrayValue) -> jax.Array:
-    """The array itself."""
-    return x.array if isinstance(x, Deferred) else x
+Each pixel of the result costs a product for each channel that goes in. On two cores, forward and backward of ReLU,
+convolution and BN took 0.9 to 1.1 times as long as with what is kept for up to 64 channels, 1.17 for 96 and 128.
+"""
 
 
 class ArrayBuilder:
@@ -137,7 +104,9 @@ class ArrayBuilder:
 
     def width(self, x: ArrayValue) -> int:
         """Channels."""
-        return math.prod(x.x.shape[1:]) if isinstance(x, _Flat) else as_array(x).shape[-1]
+        if isinstance(x, Unapplied):
+            return x.width
+        return math.prod(x.x.shape[1:]) if isinstance(x, Flat) else as_array(x).shape[-1]
 
     def conv(
         self,
@@ -153,17 +122,24 @@ class ArrayBuilder:
         padding: int | None = None,
     ) -> ArrayValue:
         """(B, H, W, C) to (B, H', W', width)."""
-        relu, x = (True, x.x) if isinstance(x, _ReLU) else (relu, x)
-        shift, x = (1, x.x) if isinstance(x, _Shifted) else (0, x)
-        return Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)(as_array(x))
+        relu, x = (True, x.x) if isinstance(x, Relu) else (relu, x)
+        shift, x = (1, x.x) if isinstance(x, Shifted) else (0, x)
+        conv = Conv(width, kernel, strides, dilation, groups, relu, padding, shift, name=name)
+        if not lean():
+            return conv(as_array(x))
+        x = unapplied(x)
+        function, weights = conv.prepared(x.width)
+        out = x.then(function, (weights,), width)
+        again = kernel == (1, 1) and groups == 1 and x.width <= RECOMPUTED_WIDTH
+        return out if again else out.array
 
     def dense(self, x: ArrayValue, name: str, width: int, *, bias: bool = True, classifier: bool = False) -> ArrayValue:
         """(B, .., C) to (B, .., width); a classifier's logits are at least float32."""
-        if isinstance(x, _Flat):
+        if isinstance(x, Flat):
             out = FlatLinear(width, bias, name=name)(x.x)
-        elif isinstance(x, _Normalised):
+        elif isinstance(x, Normalised):
             out = Linear(width, bias, name=name)(x.x, x.weights)
-        elif isinstance(x, _GELU):
+        elif isinstance(x, Gelu):
             out = Linear(width, bias, gelu=True, name=name)(x.x)
         else:
             out = Linear(width, bias, name=name)(as_array(x))
@@ -171,11 +147,16 @@ class ArrayBuilder:
 
     def norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Batch normalisation, if the network has any."""
-        return x if self._norm is None else BatchNorm(self._norm.momentum, name=name)(as_array(x), train=self._train)
+        if self._norm is None:
+            return x
+        if self._norm.momentum is None and lean():
+            x = unapplied(x)
+            return x.then(_batch_normalised, NormWeights(name=name)(x.width), x.width)
+        return BatchNorm(self._norm.momentum, name=name)(as_array(x), train=self._train)
 
     def layer_norm(self, x: ArrayValue, name: str) -> ArrayValue:
         """Over the channels of each pixel."""
-        return _Normalised(as_array(x), LayerNormWeights(name=name)(self.width(x)))
+        return Normalised(as_array(x), NormWeights(name=name)(self.width(x)))
 
     def position_table(self, x: ArrayValue, name: str) -> ArrayValue:
         """Added to x (B, H, W, C)."""
@@ -185,7 +166,7 @@ class ArrayBuilder:
         """Elementwise; GELU is the exact one."""
         if kind == "hard_swish":
             return keeping_arguments(nn.hard_swish)(as_array(x))
-        return (_GELU if kind == "gelu" else _ReLU)(as_array(x))
+        return (Gelu if kind == "gelu" else Relu)(as_array(x))
 
     def pool(self, x: ArrayValue, kind: PoolKind, stride: int, *, window: int = 3, padding: int = 1) -> ArrayValue:
         """(B, H, W, C) to (B, H', W', C)."""
@@ -193,7 +174,7 @@ class ArrayBuilder:
             return (max_pool if kind == "max" else avg_pool)(as_array(x), stride)
         pool: Any = nn.max_pool if kind == "max" else functools.partial(nn.avg_pool, count_include_pad=False)
         sizes = ((window, window), (stride, stride), ((padding, padding), (padding, padding)))
-        active, x = (nn.relu, x.x) if isinstance(x, _ReLU) else (lambda x: x, as_array(x))
+        active, x = (nn.relu, x.x) if isinstance(x, Relu) else (lambda x: x, as_array(x))
         # A mean without its padding comes in float32 whatever goes in.
         return keeping_arguments(lambda x: pool(active(x), *sizes).astype(x.dtype))(x)
 
@@ -204,7 +185,7 @@ class ArrayBuilder:
 
     def flatten(self, x: ArrayValue) -> ArrayValue:
         """(B, H, W, C) to (B, C H W): the order in which the release's classifier reads its features."""
-        return _Flat(as_array(x))
+        return Flat(as_array(x))
 
     def attention(self, qkv: ArrayValue, heads: int) -> ArrayValue:
         """(B, H, W, 3 C) to (B, H, W, C)."""
@@ -216,16 +197,16 @@ class ArrayBuilder:
         def gated(x: jax.Array, gate: jax.Array) -> jax.Array:
             return step(x) * gate[:, None, None, :]
 
-        step, x = (x.step, x.x) if isinstance(x, _Strided) else (lambda x: x, as_array(x))
+        step, x = (x.step, x.x) if isinstance(x, Strided) else (lambda x: x, as_array(x))
         return keeping_arguments(gated)(x, as_array(gate))
 
     def stride(self, x: ArrayValue, stride: int) -> ArrayValue:
         """(B, H, W, C) to (B, H', W', C)."""
-        return x if stride == 1 else _Strided(as_array(x), stride)
+        return x if stride == 1 else Strided(as_array(x), stride)
 
     def shift(self, x: ArrayValue) -> ArrayValue:
         """One row and column off the beginning, one of zeros onto the end of an odd side."""
-        return _Shifted(as_array(x))
+        return Shifted(as_array(x))
 
     def add(self, x: ArrayValue, y: ArrayValue) -> ArrayValue:
         """Of equal shapes."""

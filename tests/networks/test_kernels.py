@@ -7,10 +7,11 @@ import pytest
 
 from ghn_jax.networks.kernels.attention import attend, plain_attend
 from ghn_jax.networks.kernels.batch_norm import batch_norm, plain_batch_norm
-from ghn_jax.networks.kernels.convolution import convolution, plain_convolution
+from ghn_jax.networks.kernels.convolution import GRADIENT_IMAGES, convolution, plain_convolution
+from ghn_jax.networks.kernels.depthwise import BACKWARD_IMAGES, SMALLEST_CHUNK
 from ghn_jax.networks.kernels.platform import compiling_for, on_cpu
-from ghn_jax.networks.kernels.pooling import max_pool, plain_max_pool
-from ghn_jax.networks.kernels.reductions import channel_sums, parts
+from ghn_jax.networks.kernels.pooling import IMAGES, max_pool, plain_max_pool
+from ghn_jax.networks.kernels.reductions import channel_sums, map_images, parts, sum_images
 from ghn_jax.networks.kernels.tokens import gelu_linear, layer_norm, linear, norm_linear
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float64": 1e-12}
@@ -66,6 +67,7 @@ def check(ours, plain, shapes, dtype="float32", round_to=None):
         (5, (5, 5), (2, 2), False),
         (4, (5, 5), (1, 1), True),  # kernel larger than the image
         (4, (5, 5), (2, 2), True),
+        (9, (3, 3), (4, 4), False),  # pixels that no window meets
         (7, (1, 7), (1, 2), True),
         (7, (7, 1), (2, 1), False),
         (7, (7, 1), (1, 1), True),
@@ -80,6 +82,23 @@ def test_convolution(size, kernel, strides, relu, dtype):
         lambda x, k: plain_convolution(x, k, strides, padding, relu=relu),
         [(3, size, size, 4), (*kernel, 4, 6)],
         dtype,
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "stride", "channels", "features"),
+    [
+        (6, 3, 2, 4, 6),
+        (7, 5, 2, 4, 6),
+        (32, 3, 1, 3, 64),  # a large cotangent
+    ],
+)
+def test_kernel_gradient_of_a_few_images_at_a_time(size, side, stride, channels, features):
+    padding = ((side // 2, side // 2), (side // 2, side // 2))
+    check(
+        lambda x, k: convolution(x, k, (stride, stride), relu=True),
+        lambda x, k: plain_convolution(x, k, (stride, stride), padding, relu=True),
+        [(2 * GRADIENT_IMAGES, size, size, channels), (side, side, channels, features)],
     )
 
 
@@ -127,6 +146,12 @@ def test_max_pool(size, stride, dtype):
     """Rounded inputs, so that many windows have several maxima."""
     shapes = [(3, size, size, 4)]
     check(lambda x: max_pool(x, stride), lambda x: plain_max_pool(x, stride), shapes, dtype, round_to=2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_max_pool_of_a_few_images_at_a_time(stride):
+    shapes = [(2 * IMAGES, 5, 5, 4)]
+    check(lambda x: max_pool(x, stride), lambda x: plain_max_pool(x, stride), shapes, round_to=2)
 
 
 def test_max_pool_passes_nan_on():
@@ -210,14 +235,33 @@ def test_channel_sums(shape, count):
     np.testing.assert_allclose(second, np.square(x, dtype=np.float64).sum((0, 1, 2)), rtol=1e-5)
 
 
-def test_depthwise_gradient_of_many_images():
-    """More than two slices are added before XLA's reduction."""
-    assert parts((16, 16, 16, 32)) == 4
+@pytest.mark.parametrize("batch", [BACKWARD_IMAGES, 2 * BACKWARD_IMAGES])
+def test_depthwise_gradient_of_many_images(batch):
+    """More than two slices are added before XLA's reduction, of all images or of a part at a time."""
+    assert parts((BACKWARD_IMAGES, 16, 16, 32)) == 4
+    assert BACKWARD_IMAGES * 16 * 16 * 32 >= SMALLEST_CHUNK
     check(
         lambda x, k: convolution(x, k, groups=32),
         lambda x, k: plain_convolution(x, k, (1, 1), ((1, 1), (1, 1)), groups=32),
-        [(16, 16, 16, 32), (3, 3, 1, 32)],
+        [(batch, 16, 16, 32), (3, 3, 1, 32)],
     )
+
+
+@pytest.mark.parametrize(("batch", "whole"), [(8, False), (6, False), (5, True), (4, True)])
+def test_a_few_images_at_a_time(batch, whole):
+    """Four or two images at a time; a batch of five would be taken one by one, and is taken as a whole."""
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(batch, 3)), jnp.float32)
+    seen = []
+
+    def doubled(x):
+        seen.append(len(x))
+        return 2 * x
+
+    np.testing.assert_array_equal(map_images(doubled, 4, x), 2 * x)
+    assert (batch in seen) == whole
+    mapped, total = sum_images(lambda x, y: (doubled(x), (x * y).sum()), 4, x, x)
+    np.testing.assert_array_equal(mapped, 2 * x)
+    np.testing.assert_allclose(total, np.square(x).sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

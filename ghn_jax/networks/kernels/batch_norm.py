@@ -7,8 +7,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from ghn_jax.networks.kernels.platform import lean, on_cpu
+from ghn_jax.networks.kernels.platform import STATISTICS, lean, on_cpu
 from ghn_jax.networks.kernels.reductions import accumulator, channel_sums
 
 Triple = tuple[jax.Array, jax.Array, jax.Array]
@@ -59,9 +60,9 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, cp
     centred = wide - _rows(pivot, x)
     first, second = channel_sums(centred, centred * centred, cpu=cpu)
     offset = first / count
-    mean = offset + pivot
+    mean = checkpoint_name(offset + pivot, STATISTICS)
     var = jnp.maximum(second / count - offset * offset, 0)
-    inverse = jax.lax.rsqrt(var + epsilon)
+    inverse = checkpoint_name(jax.lax.rsqrt(var + epsilon), STATISTICS)
     factor = inverse * scale
     out = (wide * _rows(factor, x) + _rows(bias - mean * factor, x)).astype(x.dtype)
     return (out, mean, var), (x, scale, mean, inverse)

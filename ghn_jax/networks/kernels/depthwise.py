@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ghn_jax.networks.kernels.reductions import accumulator, parts
+from ghn_jax.networks.kernels.reductions import accumulator, parts, sum_images
 
 Residuals = tuple[jax.Array, jax.Array]
+
+BACKWARD_IMAGES = 16
+"""Images that the backward pass takes at a time."""
+
+SMALLEST_CHUNK = 2**17
+"""Numbers in so many images from which on this gains; less is in the cache anyway, and its reductions are slow."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -57,15 +63,21 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, relu: 
 
 def _backward(stride: int, dilation: int, relu: bool, residuals: Residuals, cotangent: jax.Array) -> Residuals:
     x, kernel = residuals
-    of_kernel = _kernel_gradient(_padded(x, kernel, dilation, relu), kernel, cotangent, stride, dilation)
-    if stride > 1:
-        low, _, high = zip(*((0, 0, (size - 1) % stride) for size in x.shape[1:3]), strict=True)
-        config = ((0, 0, 0), (low[0], high[0], stride - 1), (low[1], high[1], stride - 1), (0, 0, 0))
-        cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), config)
-    of_x = _forward(cotangent, jnp.flip(kernel, (0, 1)), 1, dilation, False)[0]
-    if relu:
-        of_x = jnp.where(x > 0, of_x, jnp.zeros((), of_x.dtype))
-    return of_x, of_kernel
+
+    def of_images(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        of_kernel = _kernel_gradient(_padded(x, kernel, dilation, relu), kernel, cotangent, stride, dilation)
+        if stride > 1:
+            low, _, high = zip(*((0, 0, (size - 1) % stride) for size in x.shape[1:3]), strict=True)
+            config = ((0, 0, 0), (low[0], high[0], stride - 1), (low[1], high[1], stride - 1), (0, 0, 0))
+            cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), config)
+        of_x = _forward(cotangent, jnp.flip(kernel, (0, 1)), 1, dilation, False)[0]
+        if relu:
+            of_x = jnp.where(x > 0, of_x, jnp.zeros((), of_x.dtype))
+        return of_x, of_kernel
+
+    large = cotangent.size // x.shape[0] * BACKWARD_IMAGES >= SMALLEST_CHUNK
+    of_x, of_kernel = sum_images(of_images, BACKWARD_IMAGES if large else x.shape[0], x, cotangent)
+    return of_x, of_kernel.astype(kernel.dtype)
 
 
 def _kernel_gradient(
@@ -84,7 +96,7 @@ def _kernel_gradient(
             window = _window(images[index], i * dilation, j * dilation, shape, stride).astype(wide)
             total = total + window * wanted[index]
         sums.append(total)
-    return jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape).astype(kernel.dtype)
+    return jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
 
 
 depthwise.defvjp(_forward, _backward)

@@ -19,13 +19,18 @@ def lean() -> bool:
     return _PLATFORM.get() is not None
 
 
+STATISTICS = "statistics"
+"""Name (`jax.ad_checkpoint.checkpoint_name`) of what is small and costs a pass over an array."""
+
+
 def keeping_arguments(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`function`, of arrays; where `lean`, its backward pass keeps nothing but its arguments.
+    """`function`, of arrays; where `lean`, its backward pass keeps nothing but its arguments and `STATISTICS`.
 
     What else the backward pass reads is computed again: for what is elementwise. The result of a convolution or of a
     matrix product is not among it, so that XLA drops the product itself from the backward pass.
     """
-    return jax.checkpoint(function, prevent_cse=False) if lean() else function
+    policy = jax.checkpoint_policies.save_only_these_names(STATISTICS)
+    return jax.checkpoint(function, prevent_cse=False, policy=policy) if lean() else function
 
 
 @contextlib.contextmanager

@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ghn_jax.networks.kernels.platform import keeping_arguments, lean
+from ghn_jax.networks.kernels.platform import keeping_arguments, lean, on_cpu
+from ghn_jax.networks.kernels.reductions import map_images
 
 Residuals = tuple[jax.Array, jax.Array]
+
+IMAGES = 4
+"""Images that a CPU takes at a time; not for gradients of stride 2, whose phases are interleaved faster at once."""
 
 _PADDING = ((0, 0), (1, 1), (1, 1), (0, 0))
 _TAPS = [(i, j) for i in range(3) for j in range(3)]
@@ -21,7 +25,7 @@ _TAPS = [(i, j) for i in range(3) for j in range(3)]
 
 def max_pool(x: jax.Array, stride: int) -> jax.Array:
     """Maximum of each window of x (B, H, W, C); its gradient goes to the first of equal pixels."""
-    return (_lean_max if lean() else plain_max_pool)(x, stride)
+    return _lean_max(x, stride, on_cpu()) if lean() else plain_max_pool(x, stride)
 
 
 def plain_max_pool(x: jax.Array, stride: int) -> jax.Array:
@@ -30,12 +34,19 @@ def plain_max_pool(x: jax.Array, stride: int) -> jax.Array:
     return lax.reduce_window(x, lowest, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), _PADDING)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _lean_max(x: jax.Array, stride: int) -> jax.Array:
-    return _max_forward(x, stride)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _lean_max(x: jax.Array, stride: int, cpu: bool) -> jax.Array:
+    return _max_forward(x, stride, cpu)[0]
 
 
-def _max_forward(x: jax.Array, stride: int) -> tuple[jax.Array, Residuals]:
+def _max_forward(x: jax.Array, stride: int, cpu: bool) -> tuple[jax.Array, Residuals]:
+    best, place = map_images(functools.partial(_maxima, stride=stride), IMAGES if cpu else x.shape[0], x)
+    # x itself is no residual: an empty array carries its size.
+    return best, (place, jnp.zeros((0, *x.shape[1:3])))
+
+
+def _maxima(x: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """Maximum of each window, and its place in it."""
     height, width = (-(-size // stride) for size in x.shape[1:3])
     padded = jnp.pad(x, _PADDING, constant_values=-jnp.inf)
     best = jnp.full((x.shape[0], height, width, x.shape[3]), -jnp.inf, x.dtype)
@@ -46,13 +57,17 @@ def _max_forward(x: jax.Array, stride: int) -> tuple[jax.Array, Residuals]:
         better = (window > best) | jnp.isnan(window)
         place = jnp.where(better, jnp.int8(tap), place)
         best = jnp.where(better, window, best)
-    # x itself is no residual: an empty array carries its size.
-    return best, (place, jnp.zeros((0, *x.shape[1:3])))
+    return best, place
 
 
-def _max_backward(stride: int, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
-    """For each phase of the stride the windows that meet its pixels; the phases are interleaved at the end."""
+def _max_backward(stride: int, cpu: bool, residuals: Residuals, cotangent: jax.Array) -> tuple[jax.Array]:
     place, like = residuals
+    gradient = functools.partial(_max_gradient, stride=stride, size=like.shape[1:])
+    return (map_images(gradient, IMAGES if cpu and stride == 1 else place.shape[0], place, cotangent),)
+
+
+def _max_gradient(place: jax.Array, cotangent: jax.Array, stride: int, size: tuple[int, ...]) -> jax.Array:
+    """For each phase of the stride the windows that meet its pixels; the phases are interleaved at the end."""
     batch, height, width, channels = cotangent.shape
     cotangent, place = jnp.pad(cotangent, _PADDING), jnp.pad(place, _PADDING, constant_values=-1)
     zero = jnp.zeros((), cotangent.dtype)
@@ -70,7 +85,7 @@ def _max_backward(stride: int, residuals: Residuals, cotangent: jax.Array) -> tu
                 total = total + jnp.where(place[:, rows, columns] == tap, cotangent[:, rows, columns], zero)
             phases.append(total)
     whole = jnp.stack(phases).reshape(stride, stride, batch, height, width, channels).transpose(2, 3, 0, 4, 1, 5)
-    return (whole.reshape(batch, height * stride, width * stride, channels)[:, : like.shape[1], : like.shape[2]],)
+    return whole.reshape(batch, height * stride, width * stride, channels)[:, : size[0], : size[1]]
 
 
 _lean_max.defvjp(_max_forward, _max_backward)
