@@ -36,6 +36,9 @@ class _Compiling:
         self.done = self.missing = 0
         self.result: Future[None] = pool.submit(step.warm, batch, shape, self._tell)
 
+    def __str__(self) -> str:
+        return f"{self.done} of {self.missing} layers" if self.missing else "the hypernetwork"
+
     def _tell(self, done: int, missing: int) -> None:
         self.done, self.missing = done, missing
 

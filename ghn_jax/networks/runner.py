@@ -113,7 +113,8 @@ class Runner:
     ) -> None:
         """Compiles ahead what the plans need for images of shape (B, H, W, 3); safe in background threads.
 
-        `tell` is called before each layer that is missing: how many of those are compiled by now, and how many there are.
+        `tell` is called before each missing layer: how many of those that were missing are compiled, and how many there
+        are.
         """
         shape = jax.ShapeDtypeStruct(image_shape, as_dtype(dtype))
         keys = dict.fromkeys(step.key for plan in plans for step in schedule(plan, shape, backward, train, self.device))
