@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ghn_jax.graphs.param_spec import ParamSpec
+from ghn_jax.hypernet.accumulation import add_gradient
 from ghn_jax.hypernet.ghn import GHN
 from ghn_jax.hypernet.protocols import DecodingKey
 
@@ -69,10 +70,11 @@ def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[W
     The hidden layers are computed again instead of kept: they cost a few per cent of the products that follow.
     """
 
+    def gradient(weights: Weights, rows: jax.Array, cotangent: jax.Array) -> tuple[Weights, jax.Array]:
+        return jax.vjp(lambda w, r: ghn.decode({"params": w}, r, key), weights, rows)[1](cotangent)
+
     def backward(total: Weights, weights: Weights, rows: jax.Array, cotangent: jax.Array) -> tuple[Weights, jax.Array]:
-        _, vjp = jax.vjp(lambda w, r: ghn.decode({"params": w}, r, key), weights, rows)
-        gradient, to_rows = vjp(cotangent)
-        return jax.tree.map(jnp.add, total, gradient), to_rows
+        return add_gradient(total, gradient, weights, rows, cotangent)
 
     return jax.jit(backward, donate_argnums=0)
 
@@ -91,13 +93,25 @@ def fit_program(ghn: GHN, kind: ParamSpec, count: int) -> Callable[[jax.Array, n
 def _fit_options(kind: ParamSpec) -> dict[str, Any] | None:
     """Options that compile fitting fast on CPU; None elsewhere.
 
-    XLA makes an object of each of its results, which takes four fifths of the time. Optimising gains nothing for small
-    vectors, but kernels would be copied ten times slower without.
+    XLA makes an object of each result, which takes four fifths of the time. Optimising gains nothing for small vectors,
+    but kernels would be copied ten times slower without.
     """
     if jax.default_backend() != "cpu":
         return None
     options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-    return options | ({"xla_backend_optimization_level": 0} if kind.size <= SMALL else {})
+    if kind.size <= SMALL:
+        options["xla_backend_optimization_level"] = 0
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(option: str, value: Any) -> bool:
+    """Whether this version of XLA has an option."""
+    try:
+        jax.jit(lambda: 0.0, compiler_options={option: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class FitBackward(NamedTuple):
