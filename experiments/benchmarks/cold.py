@@ -36,7 +36,7 @@ class RandomImages:
 
     steps_per_epoch = 1
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, step: int) -> Batch:
         """Images (64, 16, 16, 3) and labels (64,)."""
         rng = np.random.default_rng(0)
         images = jax.numpy.asarray(rng.normal(size=IMAGES), jax.numpy.float32)

@@ -80,7 +80,7 @@ def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[W
 
 
 @most_recent(MOST_KINDS)
-def fit_program(ghn: GHN, kind: ParamSpec, count: int) -> Callable[[jax.Array, np.ndarray], list[jax.Array]]:
+def fit_program(ghn: GHN, kind: ParamSpec, count: int) -> Callable[[jax.Array, np.int32], list[jax.Array]]:
     """(decoded (B, ...), first row) -> tensors of one kind, cut from `count` rows."""
     fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
 
@@ -126,7 +126,7 @@ class FitBackward(NamedTuple):
     """
 
     needs_decoded: bool
-    program: Callable[[jax.Array, jax.Array | None, np.ndarray, Sequence[jax.Array]], jax.Array]
+    program: Callable[[jax.Array, jax.Array | None, np.int32, Sequence[jax.Array | np.ndarray]], jax.Array]
 
 
 @most_recent(MOST_KINDS)

@@ -77,7 +77,7 @@ def test_other_processes_make_the_same_meta_batches():
 
 
 def test_an_opening_brings_first_what_needs_few_new_layers():
-    kinds = {"seed": 2, "meta_batch": 2, "max_nodes": 500}
+    kinds: dict[str, Any] = {"seed": 2, "meta_batch": 2, "max_nodes": 500}
     plain, ordered, shared = (ArchitectureStream(opening=opening, **kinds) for opening in (0, 12, 12))
     drawn, batches = take(plain, 12), take(ordered, 12)
     count = sum(batch.end <= 24 for batch in drawn)  # of the opening; the others of it are passed over

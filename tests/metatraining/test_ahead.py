@@ -56,13 +56,13 @@ def test_batches_come_in_order_when_their_layers_are_compiled() -> None:
     step, lines = Step(compiled), Lines(compiled)
     source = (MetaBatch(start, start + 8, (), ()) for start in itertools.count(8, 8))
     progress = Progress(9, 5, "train", lines, waiting="compiling")
-    parts: Any = (source, Images(), step)
-    batches = MetaBatches(*parts, SHAPE, first=5, ahead=2, threads=1, progress=progress)
+    images: Any = Images()
+    batches = MetaBatches(source, images, cast(Any, step), SHAPE, first=5, ahead=2, threads=1, progress=progress)
     try:
         for number in (5, 6, 7):
-            architectures, images = batches.next()
+            architectures, number_of_images = batches.next()
             assert (architectures.start, batches.position) == (8 * (number - 4), 8 * (number - 3))
-            assert cast(int, images) == number
+            assert cast(int, number_of_images) == number
         assert step.warmed[:3] == [8, 16, 24]
         assert lines.lines[0] == "train 5/9  compiling  1 of 3 layers for update 6, waited 1 s"
         batches.next()

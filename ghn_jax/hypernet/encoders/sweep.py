@@ -96,12 +96,12 @@ class _Blocks(NamedTuple):
 
     Attributes:
       size: B, rows of a block; divides N.
-      count: int (), blocks that hold the largest graph.
+      number: int (), blocks that hold the largest graph.
       reverse: whether they are visited from the last to the first, and so are their rows.
     """
 
     size: int
-    count: jax.Array
+    number: jax.Array
     reverse: bool
 
     @classmethod
@@ -112,7 +112,7 @@ class _Blocks(NamedTuple):
 
     def start(self, step: jax.Array) -> jax.Array:
         """First row of the block that is visited at a step."""
-        return self.size * (self.count - 1 - step if self.reverse else step)
+        return self.size * (self.number - 1 - step if self.reverse else step)
 
     def row(self, step: jax.Array) -> jax.Array:
         """Row within a block that is visited at a step."""
@@ -124,7 +124,7 @@ class _Blocks(NamedTuple):
 
     def visited(self, nodes: int) -> jax.Array:
         """Bool (1, N, 1): rows of some block."""
-        return (jnp.arange(nodes) < self.size * self.count)[None, :, None]
+        return (jnp.arange(nodes) < self.size * self.number)[None, :, None]
 
 
 def _put(array: jax.Array, rows: jax.Array, start: jax.Array) -> jax.Array:
@@ -191,7 +191,7 @@ def _sweep_forward(
         return _put(new_states, rows[0], start), _put(received, rows[1], start), messages
 
     start = (states, jnp.zeros_like(states), [jnp.zeros_like(states)] * channels)
-    new_states, received, _ = jax.lax.fori_loop(0, blocks.count, visit_block, start)
+    new_states, received, _ = jax.lax.fori_loop(0, blocks.number, visit_block, start)
     return new_states, (weights, states, received, new_states, incoming, num_steps)
 
 
@@ -240,7 +240,7 @@ def _sweep_backward(reverse: bool, residuals: tuple, cotangent: jax.Array) -> tu
         return tuple(_put(array, part, start) for array, part in zip(carry, own_rows, strict=True))
 
     start = (jnp.zeros_like(states), cotangent, jnp.zeros((graphs, nodes, channels * width), states.dtype))
-    _, to_states, to_messages = jax.lax.fori_loop(0, blocks.count, visit_block, start)
+    _, to_states, to_messages = jax.lax.fori_loop(0, blocks.number, visit_block, start)
 
     visited = blocks.visited(nodes)
     updated = jnp.where(visited, to_states, 0.0)
