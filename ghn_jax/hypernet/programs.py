@@ -80,23 +80,28 @@ def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[W
 
 
 @most_recent(MOST_KINDS)
-def fit_program(ghn: GHN, kind: ParamSpec, count: int) -> Callable[[jax.Array, np.int32], list[jax.Array]]:
-    """(decoded (B, ...), first row) -> tensors of one kind, cut from `count` rows."""
+def fit_program(
+    ghn: GHN, kind: ParamSpec, count: int, alone: bool = True
+) -> Callable[[jax.Array, np.int32], list[jax.Array]]:
+    """(decoded (B, ...), first row) -> tensors of one kind, cut from `count` rows.
+
+    `alone` is False inside another program or a transformation.
+    """
     fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
 
     def fitted(decoded: jax.Array, start: jax.Array) -> list[jax.Array]:
         return list(fit(jax.lax.dynamic_slice_in_dim(decoded, start, count)))
 
-    return jax.jit(fitted, compiler_options=_fit_options(kind))
+    return jax.jit(fitted, compiler_options=_fit_options(kind, alone))
 
 
-def _fit_options(kind: ParamSpec) -> dict[str, Any] | None:
-    """Options that compile fitting fast on CPU; None elsewhere.
+def _fit_options(kind: ParamSpec, alone: bool) -> dict[str, Any] | None:
+    """Options that compile fitting fast on CPU; None elsewhere, and inside another program, which allows none.
 
     XLA makes an object of each result, which takes four fifths of the time. Optimising gains nothing for small vectors,
     but kernels would be copied ten times slower without.
     """
-    if jax.default_backend() != "cpu":
+    if not alone or jax.default_backend() != "cpu":
         return None
     options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
     if kind.size <= SMALL:
@@ -130,7 +135,7 @@ class FitBackward(NamedTuple):
 
 
 @most_recent(MOST_KINDS)
-def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...]) -> FitBackward:
+def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...], alone: bool = True) -> FitBackward:
     """Of `count` tensors of one kind, fitted from decoded rows of a shape."""
     fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
     like = jax.ShapeDtypeStruct((count, *shape), jnp.float32)
@@ -144,7 +149,8 @@ def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...]) 
         return jax.lax.dynamic_update_slice_in_dim(total, to_rows, start, axis=0)
 
     return FitBackward(
-        bool(jax.tree.leaves(residuals)), jax.jit(backward, donate_argnums=0, compiler_options=_fit_options(kind))
+        bool(jax.tree.leaves(residuals)),
+        jax.jit(backward, donate_argnums=0, compiler_options=_fit_options(kind, alone)),
     )
 
 
