@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path, stack_leaf
@@ -144,7 +145,7 @@ def _prepared(ghn: GHN, graphs: Sequence[ArchGraph] | PreparedBatch) -> Prepared
 
 def _is_alone(array: jax.Array) -> bool:
     """Whether what is done with an array is a program of its own, not traced as a part of another."""
-    return not isinstance(array, jax.core.Tracer)
+    return not isinstance(array, Tracer)
 
 
 def _fit(ghn: GHN, chunk: Chunk, decoded: jax.Array) -> Tensors:
