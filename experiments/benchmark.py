@@ -24,7 +24,7 @@ from ghn_jax.networks import enable_compilation_cache
 class Options:
     """Command line of the benchmarks."""
 
-    name: tyro.conf.Positional[Literal["sampling", "predict", "networks", "kernels", "step"]]
+    name: tyro.conf.Positional[Literal["sampling", "predict", "networks", "kernels", "step", "cold"]]
     """What to time."""
     json: bool = False
     """Print the figures once more as one JSON object on the last line."""

@@ -5,13 +5,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.deepnets.held_out import evaluation_networks
+from ghn_jax.deepnets.opening import fewest_new_first, layer_uses
 from ghn_jax.deepnets.sampler import draws
 from ghn_jax.deepnets.splits import split_rules
 from ghn_jax.deepnets.widths import draw_width
@@ -24,7 +25,7 @@ class MetaBatch:
     """Architectures that share one training step.
 
     Attributes:
-      start: position of its first architecture in the stream.
+      start: position in the stream at which it begins.
       end: position behind its last one: where a stream goes on after this meta-batch.
       args: arguments of each architecture, with the width drawn for this use.
       graphs: graph of each architecture.
@@ -63,6 +64,9 @@ class ArchitectureStream(Iterator[MetaBatch]):
     isomorphic to one of an evaluation split (`held_out.evaluation_networks`) is drawn again. Both are counted, here and
     in the meta-batches. Streams may be pickled; a copy goes on from where it was made. Not for several threads.
 
+    The first meta-batches may come in an order in which they share layers (see `opening`): each then stands at the
+    position of another of them.
+
     Attributes:
       split: any split but ``predefined``.
       seed: of the data set, of the widths drawn for each use and of the order.
@@ -73,6 +77,8 @@ class ArchitectureStream(Iterator[MetaBatch]):
       num_classes, image_size: of the task.
       for_training: whether networks of evaluation splits are left out of the splits that training draws from
         (``train`` and ``search``).
+      opening: of so many meta-batches at the beginning of the stream, passed over ones included, those come first that
+        need the fewest new layers; none comes more than so many meta-batches later than it was drawn.
       passed_over: meta-batches passed over so far.
       held_out: draws left out so far because they are networks of evaluation splits.
     """
@@ -87,6 +93,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
     num_classes: int = 10
     image_size: int = 32
     for_training: bool = True
+    opening: int = 0
     passed_over: int = 0
     held_out: int = 0
     _told: tuple[int, int] = dataclasses.field(default=(0, 0), init=False, repr=False)
@@ -95,10 +102,10 @@ class ArchitectureStream(Iterator[MetaBatch]):
         if self.split == "predefined":
             raise ValueError("split 'predefined' is a list of two, not a stream; use sample_architecture")
         split_rules(self.split)
-        if self.position < 0 or self.meta_batch < 1 or self.max_nodes < 1:
+        if min(self.position, self.opening) < 0 or min(self.meta_batch, self.max_nodes) < 1:
             raise ValueError(
-                "position must not be negative, meta_batch and max_nodes must be at least 1, got "
-                f"{self.position}, {self.meta_batch} and {self.max_nodes}"
+                "position and opening must not be negative, meta_batch and max_nodes must be at least 1, got "
+                f"{self.position}, {self.opening}, {self.meta_batch} and {self.max_nodes}"
             )
         if self.num_architectures is not None and self.num_architectures < self.meta_batch:
             raise ValueError(
@@ -116,6 +123,33 @@ class ArchitectureStream(Iterator[MetaBatch]):
 
     def at(self, position: int) -> Found:
         """What stands at a position; does not move the stream."""
+        place, within = divmod(position, self.meta_batch)
+        if within or place >= self.opening:
+            return self._drawn(position)
+        found = self._drawn(self.meta_batch * _opening_order(type(self), self._what())[place])
+        if found.batch is None:
+            return found
+        return found._replace(batch=dataclasses.replace(found.batch, start=position, end=position + self.meta_batch))
+
+    def opening_order(self) -> tuple[int, ...]:
+        """Which of the meta-batches at the beginning stands at which of their places; fixed if it is passed over."""
+        order, needs = list(range(self.opening)), dict[int, frozenset]()
+        for place in order:
+            batch = self._drawn(place * self.meta_batch).batch
+            if batch is not None:
+                needs[place] = frozenset().union(*map(layer_uses, batch.args))
+        places = list(needs)
+        for place, item in zip(places, fewest_new_first(list(needs.values())), strict=True):
+            order[place] = places[item]
+        return tuple(order)
+
+    def _what(self) -> tuple[tuple[str, Any], ...]:
+        """Fields that decide what stands where."""
+        fields = (field.name for field in dataclasses.fields(self) if field.init)
+        return tuple((name, getattr(self, name)) for name in fields if name not in _STATE)
+
+    def _drawn(self, position: int) -> Found:
+        """The meta-batch of the architectures from a position on."""
         args, graphs, nodes, held_out = [], [], 0, 0
         for place in range(position, position + self.meta_batch):
             made = self._architecture(place)
@@ -190,12 +224,19 @@ def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) 
 
 
 _MOST_PASSED_OVER = 1_000
+_STATE = ("position", "passed_over", "held_out")
 _WIDTHS, _ORDERS = 1_000, 1_001
 """Keys of the random streams of widths and orders; those of the sampler are the numbers of the splits."""
 
 
 def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, number)))
+
+
+@functools.lru_cache(maxsize=2)
+def _opening_order(stream: type[ArchitectureStream], fields: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
+    """Kept by a process for all copies of a stream that it is sent."""
+    return stream(**dict(fields)).opening_order()
 
 
 @functools.lru_cache(maxsize=2)

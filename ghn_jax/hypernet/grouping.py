@@ -6,6 +6,7 @@ seldom compiles anything.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from ghn_jax.hypernet.protocols import Decoder, DecodingKey, kind_of
 
 CHUNKS = (1, 4, 16, 64)
 """Numbers of tensors decoded in one call."""
+
+PIECES = (1, 4, 16)
+"""Numbers of tensors fitted in one call: few, since each is a program of every kind of tensor."""
 
 CLASSIFIER_ROLES = frozenset({Role.CLASSIFIER_KERNEL, Role.CLASSIFIER_BIAS})
 
@@ -36,6 +40,18 @@ class Member(NamedTuple):
         return self.architecture, self.spec.path, self.spec.index
 
 
+class Piece(NamedTuple):
+    """Consecutive tensors of a chunk that are of one kind and fitted in one call: the first row and the tensors."""
+
+    start: int
+    members: tuple[Member, ...]
+
+    @property
+    def kind(self) -> ParamSpec:
+        """What fitting depends on."""
+        return self.members[0].kind
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
     """Tensors decoded in one call.
@@ -43,12 +59,17 @@ class Chunk:
     Attributes:
       key: their group.
       nodes: int32 (B,), rows of the flattened states (G * N, D); the last is repeated as padding.
-      members: the tensors, in the order of the rows.
+      pieces: the tensors, in the order of the rows.
     """
 
     key: DecodingKey
     nodes: np.ndarray
-    members: tuple[Member, ...]
+    pieces: tuple[Piece, ...]
+
+    @property
+    def members(self) -> list[Member]:
+        """All tensors, in the order of the rows."""
+        return [member for piece in self.pieces for member in piece.members]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +90,8 @@ class PreparedBatch:
         """What the compiled programs that predict it depend on: equal sets need nothing new."""
         sizes = {(self.batch.num_graphs, self.batch.width, len(self.batch.graph.senders))}
         decoding = {(chunk.key, len(chunk.nodes)) for chunk in self.chunks}
-        fitting = {(chunk.key, member.kind) for chunk in self.chunks for member in chunk.members}
+        pieces = ((chunk, piece) for chunk in self.chunks for piece in chunk.pieces)
+        fitting = {(chunk.key, len(chunk.nodes), piece.kind, len(piece.members)) for chunk, piece in pieces}
         return frozenset(sizes | decoding | fitting)
 
 
@@ -123,9 +145,15 @@ def prepare(
             groups.setdefault(key, []).append(Member(architecture, spec, kind_of(spec)))
     chunks = []
     for key, members in groups.items():
+        by_kind: dict[ParamSpec, list[Member]] = {}
+        for member in members:
+            by_kind.setdefault(member.kind, []).append(member)
+        # Kinds with many tensors first: their runs are cut least.
+        runs = sorted(by_kind.values(), key=len, reverse=True)
+        ordered = [member for run in runs for member in run]
         start = 0
         for size in chunk_sizes(len(members)):
-            chunks.append(_chunk(key, members[start : start + size], size, batch.width))
+            chunks.append(_chunk(key, ordered[start : start + size], size, batch.width))
             start += size
     return PreparedBatch(tuple(graphs), batch, tuple(chunks))
 
@@ -134,4 +162,11 @@ def _chunk(key: DecodingKey, members: list[Member], size: int, width: int) -> Ch
     rows = [member.architecture * width + member.spec.node for member in members]
     nodes = np.full(size, rows[-1], np.int32)
     nodes[: len(rows)] = rows
-    return Chunk(key, nodes, tuple(members))
+    pieces, start = [], 0
+    for _, run in itertools.groupby(members, key=lambda member: member.kind):
+        left = list(run)
+        while left:
+            count = max(size for size in PIECES if size <= len(left))
+            pieces.append(Piece(start, tuple(left[:count])))
+            start, left = start + count, left[count:]
+    return Chunk(key, nodes, tuple(pieces))

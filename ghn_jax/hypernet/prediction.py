@@ -1,10 +1,11 @@
 """Prediction: encode the graphs, decode tensors in groups, fit each, assemble; and the gradient back (paper, Eq. 2)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path, stack_leaf
@@ -21,8 +22,23 @@ PredictionVJP = Callable[[Sequence[Mapping[Path, jax.Array]]], Variables]
 Tensors = dict[tuple[int, Path, tuple[int, ...]], jax.Array]
 """Arrays by architecture, path and index."""
 
-_Fitted = tuple[jax.Array | None, Callable[[jax.Array | None, jax.Array], jax.Array]]
-"""What the backward pass needs of a tensor: its decoded row, where fitting is not linear, and the program."""
+
+class _Decoded(NamedTuple):
+    """What the backward pass needs of a chunk.
+
+    Attributes:
+      chunk: the chunk.
+      rows: (B, D), states that were decoded.
+      shape: shape and type (B, ...) of what they were decoded to.
+      kept: that itself, where the fitting of some piece is not linear.
+      fit_backward: of each piece.
+    """
+
+    chunk: Chunk
+    rows: jax.Array
+    shape: jax.ShapeDtypeStruct
+    kept: jax.Array | None
+    fit_backward: list[programs.FitBackward]
 
 
 def predict_params(ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch) -> list[FlatParams]:
@@ -47,8 +63,7 @@ def decode_states(ghn: GHN, variables: Variables, states: jax.Array, prepared: P
     tensors: Tensors = {}
     for chunk in prepared.chunks:
         rows = programs.take_rows(states, chunk.nodes)
-        for member, row in _decode(ghn, weights, rows, chunk):
-            tensors[member.tensor] = programs.fit_program(ghn, member.kind)(row)
+        tensors.update(_fit(ghn, chunk, programs.decode_program(ghn, chunk.key)(weights, rows)))
     return _assemble(prepared, tensors)
 
 
@@ -76,25 +91,28 @@ def predict_with_vjp(
     of_encoder, weights = split_weights(variables)
     states, embed_vjp = programs.embed_with_vjp_program(ghn)(of_encoder, prepared.batch)
     tensors: Tensors = {}
-    decoded: list[tuple[Chunk, jax.Array, list[_Fitted]]] = []
+    decoded: list[_Decoded] = []
     for chunk in prepared.chunks:
-        rows, fitted = programs.take_rows(states, chunk.nodes), []
-        for member, row in _decode(ghn, weights, rows, chunk):
-            tensors[member.tensor] = programs.fit_program(ghn, member.kind)(row)
-            needs_row, fit_backward = programs.fit_backward(ghn, member.kind, row.shape)
-            fitted.append((row if needs_row else None, fit_backward))
-        decoded.append((chunk, rows, fitted))
+        rows = programs.take_rows(states, chunk.nodes)
+        slabs = programs.decode_program(ghn, chunk.key)(weights, rows)
+        tensors.update(_fit(ghn, chunk, slabs))
+        backward = [
+            programs.fit_backward(ghn, piece.kind, len(piece.members), slabs.shape[1:], _is_alone(slabs))
+            for piece in chunk.pieces
+        ]
+        kept = slabs if any(piece.needs_decoded for piece in backward) else None
+        decoded.append(_Decoded(chunk, rows, jax.ShapeDtypeStruct(slabs.shape, slabs.dtype), kept, backward))
 
     def vjp(cotangents: Sequence[Mapping[Path, jax.Array]]) -> Variables:
         if len(cotangents) != len(prepared.graphs):
             raise ValueError(f"expected cotangents of {len(prepared.graphs)} networks, got {len(cotangents)}")
         to_states, to_weights = programs.zeros_like((states, weights))
-        for chunk, rows, fitted in decoded:
-            to_decoded = _fit_backward(chunk, fitted, cotangents)
+        for own in decoded:
+            to_decoded = _fit_backward(own, cotangents)
             if to_decoded is not None:
-                backward = programs.decode_backward_program(ghn, chunk.key)
-                to_weights, to_rows = backward(to_weights, weights, rows, *to_decoded)
-                to_states = programs.add_rows(to_states, to_rows, chunk.nodes)
+                backward = programs.decode_backward_program(ghn, own.chunk.key)
+                to_weights, to_rows = backward(to_weights, weights, own.rows, to_decoded)
+                to_states = programs.add_rows(to_states, to_rows, own.chunk.nodes)
         return {"params": {**programs.apply_vjp(embed_vjp, to_states), **to_weights}}
 
     return _assemble(prepared, tensors), vjp
@@ -125,28 +143,36 @@ def _prepared(ghn: GHN, graphs: Sequence[ArchGraph] | PreparedBatch) -> Prepared
     return graphs if isinstance(graphs, PreparedBatch) else prepare(ghn.config, graphs)
 
 
-def _decode(ghn: GHN, weights: programs.Weights, rows: jax.Array, chunk: Chunk) -> Iterator[tuple[Member, jax.Array]]:
-    """Every tensor of a chunk and what it is cut from."""
-    decoded = programs.decode_program(ghn, chunk.key)(weights, rows)
-    for place, member in enumerate(chunk.members):
-        yield member, programs.take_row(decoded, np.int32(place))
+def _is_alone(array: jax.Array) -> bool:
+    """Whether what is done with an array is a program of its own, not traced as a part of another."""
+    return not isinstance(array, Tracer)
 
 
-def _fit_backward(
-    chunk: Chunk, fitted: Sequence[_Fitted], cotangents: Sequence[Mapping[Path, jax.Array]]
-) -> tuple[list[jax.Array], np.ndarray] | None:
-    """Cotangents of a chunk's decoded rows and which of them count; None if no tensor of it has one."""
-    values = [_cotangent(cotangents[member.architecture], member) for member in chunk.members]
-    given = np.zeros(len(chunk.nodes), bool)
-    given[: len(values)] = [value is not None for value in values]
-    if not given.any():
-        return None
-    to_rows = [
-        None if value is None else backward(row, value) for value, (row, backward) in zip(values, fitted, strict=True)
+def _fit(ghn: GHN, chunk: Chunk, decoded: jax.Array) -> Tensors:
+    """Every tensor of a chunk."""
+    tensors: Tensors = {}
+    for start, members in chunk.pieces:
+        fit = programs.fit_program(ghn, members[0].kind, len(members), _is_alone(decoded))
+        fitted = fit(decoded, np.int32(start))
+        tensors.update(zip((member.tensor for member in members), fitted, strict=True))
+    return tensors
+
+
+def _fit_backward(own: _Decoded, cotangents: Sequence[Mapping[Path, jax.Array]]) -> jax.Array | None:
+    """Cotangent of what a chunk was decoded to; None if no tensor of it has one."""
+    values = [
+        [_cotangent(cotangents[member.architecture], member) for member in piece.members] for piece in own.chunk.pieces
     ]
-    filling = next(row for row in to_rows if row is not None)
-    to_rows += [None] * (len(given) - len(to_rows))
-    return [filling if row is None else row for row in to_rows], given
+    given = [value for piece in values for value in piece if value is not None]
+    if not given:
+        return None
+    total = programs.zeros(own.shape.shape, own.rows)
+    for piece, found, (needs_decoded, backward) in zip(own.chunk.pieces, values, own.fit_backward, strict=True):
+        if all(value is None for value in found):
+            continue
+        filled = [np.zeros(piece.kind.shape, np.float32) if value is None else value for value in found]
+        total = backward(total, own.kept if needs_decoded else None, np.int32(piece.start), filled)
+    return total
 
 
 def _cotangent(cotangents: Mapping[Path, jax.Array], member: Member) -> jax.Array | None:

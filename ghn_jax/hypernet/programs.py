@@ -1,9 +1,10 @@
 """The compiled programs of prediction: this is the edge at which the hypernetwork's pure functions are compiled.
 
 A whole prediction is a chain of small programs that are reused across architectures: one for the states of a padded
-batch, one for each (group of tensors, chunk size), one for each kind of tensor. All three come from small sets: the
-first 800 training networks at drawn widths have 22 groups, 63 pairs of group and size, and 322 kinds, most of which
-the first 80 have already. Whatever else is predicted, the least recently used are dropped beyond a fixed number.
+batch, one for each (group of tensors, chunk size), one for each kind of tensor and number of tensors of that kind that
+are cut from a chunk. All three come from small sets: the first 480 training networks at drawn widths have 286 kinds and
+516 pairs of kind and number, and a meta-batch of eight needs 260 calls to fit its 1,550 tensors. Whatever else is
+predicted, the least recently used are dropped beyond a fixed number.
 """
 
 import functools
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ghn_jax.graphs.param_spec import ParamSpec
+from ghn_jax.hypernet.accumulation import add_gradient
 from ghn_jax.hypernet.ghn import GHN
 from ghn_jax.hypernet.protocols import DecodingKey
 
@@ -23,9 +26,13 @@ Weights = dict[str, Any]
 Device: TypeAlias = Any
 """A jax.Device, which type checkers take for a variable."""
 
-MOST_ENCODINGS, MOST_GROUPS, MOST_KINDS = 16, 64, 1024
-"""Hypernetworks, groups and kinds whose programs are held. On CPU a program of a kind takes 3 memory mappings, those of
-a group 13 and 41 (forward and backward) for each chunk size: at most a third of what Linux allows a process."""
+MOST_ENCODINGS, MOST_GROUPS, MOST_KINDS = 16, 64, 768
+"""Hypernetworks, groups, and kinds with numbers of tensors whose programs are held. On CPU a program of a kind takes 3
+memory mappings, in each of two chunk sizes on average, and those of a group 13 and 41 (forward and backward) in each
+chunk size: at most a third of what Linux allows a process."""
+
+SMALL = 1024
+"""Tensors of at most so many numbers are fitted by programs that are not optimised."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -58,52 +65,93 @@ def decode_program(ghn: GHN, key: DecodingKey) -> Callable[..., jax.Array]:
 
 @most_recent(MOST_GROUPS)
 def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[Weights, jax.Array]]:
-    """(gradient so far, weights, rows (B, D), B cotangents of decoded rows, bool (B,)) -> (gradient, rows' cotangent).
+    """(gradient so far, weights, rows (B, D), cotangent (B, ...) of what is decoded) -> (gradient, rows' cotangent).
 
-    Cotangents whose flag is False count as zero. The hidden layers are computed again instead of kept: they cost a few
-    per cent of the products that follow.
+    The hidden layers are computed again instead of kept: they cost a few per cent of the products that follow.
     """
 
-    def backward(
-        total: Weights, weights: Weights, rows: jax.Array, cotangents: Sequence[jax.Array], given: jax.Array
-    ) -> tuple[Weights, jax.Array]:
-        _, vjp = jax.vjp(lambda w, r: ghn.decode({"params": w}, r, key), weights, rows)
-        cotangent = jnp.stack(cotangents)
-        given = given.reshape(-1, *(1,) * (cotangent.ndim - 1))
-        gradient, to_rows = vjp(jnp.where(given, cotangent, 0.0))
-        return jax.tree.map(jnp.add, total, gradient), to_rows
+    def gradient(weights: Weights, rows: jax.Array, cotangent: jax.Array) -> tuple[Weights, jax.Array]:
+        return jax.vjp(lambda w, r: ghn.decode({"params": w}, r, key), weights, rows)[1](cotangent)
+
+    def backward(total: Weights, weights: Weights, rows: jax.Array, cotangent: jax.Array) -> tuple[Weights, jax.Array]:
+        return add_gradient(total, gradient, weights, rows, cotangent)
 
     return jax.jit(backward, donate_argnums=0)
 
 
 @most_recent(MOST_KINDS)
-def fit_program(ghn: GHN, kind: ParamSpec) -> Callable[[jax.Array], jax.Array]:
-    """Decoded row -> tensor."""
-    return jax.jit(functools.partial(ghn.decoder.fit, spec=kind))
+def fit_program(
+    ghn: GHN, kind: ParamSpec, count: int, alone: bool = True
+) -> Callable[[jax.Array, np.int32], list[jax.Array]]:
+    """(decoded (B, ...), first row) -> tensors of one kind, cut from `count` rows.
+
+    `alone` is False inside another program or a transformation.
+    """
+    fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
+
+    def fitted(decoded: jax.Array, start: jax.Array) -> list[jax.Array]:
+        return list(fit(jax.lax.dynamic_slice_in_dim(decoded, start, count)))
+
+    return jax.jit(fitted, compiler_options=_fit_options(kind, alone))
+
+
+def _fit_options(kind: ParamSpec, alone: bool) -> dict[str, Any] | None:
+    """Options that compile fitting fast on CPU; None elsewhere, and inside another program, which allows none.
+
+    XLA makes an object of each result, which takes four fifths of the time. Optimising gains nothing for small vectors,
+    but kernels would be copied ten times slower without.
+    """
+    if not alone or jax.default_backend() != "cpu":
+        return None
+    options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+    if kind.size <= SMALL:
+        options["xla_backend_optimization_level"] = 0
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(option: str, value: Any) -> bool:
+    """Whether this version of XLA has an option."""
+    try:
+        jax.jit(lambda: 0.0, compiler_options={option: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class FitBackward(NamedTuple):
-    """Backward pass of fitting: (row, cotangent of the tensor) -> cotangent of the row.
+    """Backward pass of fitting: (cotangent so far, decoded, first row, cotangents of the tensors) -> cotangent.
+
+    The cotangent (B, ...) of what is decoded is that given, with the rows of the tensors filled in; its buffer is given
+    up.
 
     Attributes:
-      needs_row: False where fitting is linear; the row may be None then, so that nobody keeps it.
+      needs_decoded: False where fitting is linear; `decoded` may be None then, so that nobody keeps it.
       program: compiled.
     """
 
-    needs_row: bool
-    program: Callable[[jax.Array | None, jax.Array], jax.Array]
+    needs_decoded: bool
+    program: Callable[[jax.Array, jax.Array | None, np.int32, Sequence[jax.Array | np.ndarray]], jax.Array]
 
 
 @most_recent(MOST_KINDS)
-def fit_backward(ghn: GHN, kind: ParamSpec, shape: tuple[int, ...]) -> FitBackward:
-    """Of one kind of tensor, fitted from decoded rows of a shape."""
-    fit = functools.partial(ghn.decoder.fit, spec=kind)
-    residuals = jax.eval_shape(lambda row: jax.vjp(fit, row)[1], jax.ShapeDtypeStruct(shape, jnp.float32))
+def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...], alone: bool = True) -> FitBackward:
+    """Of `count` tensors of one kind, fitted from decoded rows of a shape."""
+    fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
+    like = jax.ShapeDtypeStruct((count, *shape), jnp.float32)
+    residuals = jax.eval_shape(lambda rows: jax.vjp(fit, rows)[1], like)
 
-    def backward(row: jax.Array | None, cotangent: jax.Array) -> jax.Array:
-        return jax.vjp(fit, jnp.zeros(shape) if row is None else row)[1](cotangent)[0]
+    def backward(
+        total: jax.Array, decoded: jax.Array | None, start: jax.Array, cotangents: Sequence[jax.Array]
+    ) -> jax.Array:
+        rows = jnp.zeros(like.shape) if decoded is None else jax.lax.dynamic_slice_in_dim(decoded, start, count)
+        (to_rows,) = jax.vjp(fit, rows)[1](jnp.stack(cotangents))
+        return jax.lax.dynamic_update_slice_in_dim(total, to_rows, start, axis=0)
 
-    return FitBackward(bool(jax.tree.leaves(residuals)), jax.jit(backward))
+    return FitBackward(
+        bool(jax.tree.leaves(residuals)),
+        jax.jit(backward, donate_argnums=0, compiler_options=_fit_options(kind, alone)),
+    )
 
 
 @jax.jit
@@ -124,10 +172,10 @@ def add_rows(total: jax.Array, rows: jax.Array, nodes: jax.Array) -> jax.Array:
     return total.reshape(-1, total.shape[-1]).at[nodes].add(rows).reshape(total.shape)
 
 
-@jax.jit
-def take_row(decoded: jax.Array, row: jax.Array) -> jax.Array:
-    """(B, ...) -> one of its rows. Apart from fitting, whose programs then do not depend on B."""
-    return decoded[row]
+@functools.partial(jax.jit, static_argnums=0, keep_unused=True)
+def zeros(shape: tuple[int, ...], beside: jax.Array) -> jax.Array:
+    """Zeros of a shape on the device of another array."""
+    return jnp.zeros(shape, beside.dtype)
 
 
 @jax.jit

@@ -24,6 +24,25 @@ class TrainBatch(NamedTuple):
     images: Batch
 
 
+class _Compiling:
+    """Compilation of what a meta-batch needs, under way in a thread.
+
+    Attributes:
+      result: finished when everything is compiled.
+      done, missing: layers compiled for it so far, of how many; 0 of 0 before it begins.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, step: MetaStep, batch: MetaBatch, shape: tuple[int, ...]) -> None:
+        self.done = self.missing = 0
+        self.result: Future[None] = pool.submit(step.warm, batch, shape, self._tell)
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.missing} layers" if self.missing else "the hypernetwork"
+
+    def _tell(self, done: int, missing: int) -> None:
+        self.done, self.missing = done, missing
+
+
 class MetaBatches:
     """Hands out the meta-batches of a source in order, each when its programs are ready, with the images of its number.
 
@@ -57,35 +76,37 @@ class MetaBatches:
         self._number, self._progress = first, progress
         self._ahead = ahead if threads else 0
         self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="compile")
-        self._waiting: collections.deque[tuple[MetaBatch, Future[None] | None]] = collections.deque()
+        self._waiting: collections.deque[tuple[MetaBatch, _Compiling | None]] = collections.deque()
         self.position: int | None = None
 
     def next(self) -> TrainBatch:
         """The next meta-batch and its images."""
         while len(self._waiting) <= self._ahead:
             batch = next(self._source)
-            warmed = self._pool.submit(self._step.warm, batch, self._shape) if self._ahead else None
-            self._waiting.append((batch, warmed))
-        batch, warmed = self._waiting.popleft()
-        if warmed is not None:
-            self._wait(warmed)
+            compiling = _Compiling(self._pool, self._step, batch, self._shape) if self._ahead else None
+            self._waiting.append((batch, compiling))
+        batch, compiling = self._waiting.popleft()
+        if compiling is not None:
+            self._wait(compiling)
         self.position = batch.end
         self._number += 1
         return TrainBatch(batch, self._images.batch(self._number - 1))
 
-    def _wait(self, warmed: Future[None]) -> None:
+    def _wait(self, compiling: _Compiling) -> None:
         """Waits for programs, and says so while it lasts."""
         start = time.monotonic()
         while True:
             try:
-                return warmed.result(timeout=1.0)
+                return compiling.result.result(timeout=1.0)
             except TimeoutError:
-                if warmed.done():
+                if compiling.result.done():
                     raise  # of the compilation itself
                 if self._progress is not None:
-                    compiled = self._step.compile_metrics()["layers_compiled"]
                     waited = time.monotonic() - start
-                    self._progress.wait(f"update {self._number + 1} waits for {waited:.0f} s, {compiled} layers so far")
+                    what = (
+                        f"{compiling.done} of {compiling.missing} layers" if compiling.missing else "the hypernetwork"
+                    )
+                    self._progress.wait(f"{what} for update {self._number + 1}, waited {waited:.0f} s")
 
     def close(self) -> None:
         """Stops compiling and ends the source's processes."""

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -104,11 +105,15 @@ class MetaStep:
         # Mappings are not of layers alone: runs.environment measures them.
         return {f"layers_{name}": value for name, value in dataclasses.asdict(report).items() if name != "mappings"}
 
-    def warm(self, batch: MetaBatch, image_shape: tuple[int, ...]) -> None:
+    def warm(
+        self, batch: MetaBatch, image_shape: tuple[int, ...], tell: Callable[[int, int], None] | None = None
+    ) -> None:
         """Compiles ahead what this process needs for a meta-batch and lacks; safe in background threads.
 
         Layers are compiled without being run. The hypernetwork's own programs are run on zero weights and cotangents
         when a kind of tensor or a number of nodes comes up that none of the meta-batches before had.
+
+        `tell` is called with how many layers that were missing are compiled, and how many there are (for one device).
         """
         for place, runner in self._runners.items():
             part = self._shares(batch)[place]
@@ -119,7 +124,7 @@ class MetaStep:
                 shapes = {spec.shape for i in part for spec in batch.graphs[i].params} - self._penalised
                 warm_norm_penalty(shapes, jax.device_put(np.float32(0), self.mesh.devices.flat[place]))
                 self._penalised |= shapes
-            runner.warm([network_plan(batch.args[i]) for i in part], image_shape, dtype=self._dtype)
+            runner.warm([network_plan(batch.args[i]) for i in part], image_shape, dtype=self._dtype, tell=tell)
 
     def __call__(
         self, state: TrainState, batch: MetaBatch, images: Batch, rate: float, key: jax.Array

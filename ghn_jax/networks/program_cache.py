@@ -9,6 +9,7 @@ import pathlib
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 
 from ghn_jax.networks.programs import Program, ProgramKey, compile_program
 
@@ -126,6 +127,11 @@ class Programs:
             if waiting is None:
                 return self._compile(key)
             waiting.wait()
+
+    def missing(self, keys: Iterable[ProgramKey]) -> list[ProgramKey]:
+        """Those that would have to be compiled now."""
+        with self._lock:
+            return [key for key in keys if key not in self._alive]
 
     def _compile(self, key: ProgramKey) -> Program:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """Networks as chains of compiled layers: forward, and forward + backward, without a program of their own."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,17 +114,28 @@ class Runner:
         train: bool = True,
         dtype: Any = jnp.float32,
         threads: int = 1,
+        tell: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Compiles ahead what the plans need for images of shape (B, H, W, 3); safe in background threads."""
+        """Compiles ahead what the plans need for images of shape (B, H, W, 3); safe in background threads.
+
+        `tell` is called before each missing layer: how many of those that were missing are compiled, and how many there
+        are.
+        """
         check_number("threads", threads, Range(1, WORKERS.high))
         shape = jax.ShapeDtypeStruct(_image_shape(image_shape), as_dtype(dtype))
         keys = dict.fromkeys(step.key for plan in plans for step in schedule(plan, shape, backward, train, self.device))
+        missing = dict.fromkeys(self.programs.missing(keys))
+        for key in keys:
+            if key not in missing:
+                self.programs.get(key)  # used now: it is not dropped next
         if threads == 1:
-            for key in keys:
+            for done, key in enumerate(missing):
+                if tell is not None:
+                    tell(done, len(missing))
                 self.programs.get(key)
             return
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(self.programs.get, keys))
+            list(pool.map(self.programs.get, missing))
 
     def _start(
         self, plan: Plan, images: jax.Array, *, backward: bool, train: bool, dtype: Any, rng: jax.Array | None

@@ -4,12 +4,17 @@ import itertools
 import pickle
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from network_args import small_args
 
 from ghn_jax.deepnets import ArchitectureStream, MetaBatch, draw_width, in_background
+from ghn_jax.deepnets.opening import layer_uses
 from ghn_jax.deepnets.widths import TRAINING_FC_DIMS, TRAINING_WIDTHS, counted_params
+from ghn_jax.networks import network_plan
+from ghn_jax.networks.schedule import schedule
 
 
 def same(left: MetaBatch, right: MetaBatch) -> bool:
@@ -71,12 +76,46 @@ def test_other_processes_make_the_same_meta_batches():
     batches.close()
 
 
+def test_an_opening_brings_first_what_needs_few_new_layers():
+    kinds: dict[str, Any] = {"seed": 2, "meta_batch": 2, "max_nodes": 500}
+    plain, ordered, shared = (ArchitectureStream(opening=opening, **kinds) for opening in (0, 12, 12))
+    drawn, batches = take(plain, 12), take(ordered, 12)
+    count = sum(batch.end <= 24 for batch in drawn)  # of the opening; the others of it are passed over
+    assert 0 < count < 12
+    assert [batch.start for batch in batches] == [batch.start for batch in drawn]
+    assert all(map(same, batches[count:], drawn[count:]))
+    assert sorted(str(batch.args) for batch in batches[:count]) == sorted(str(batch.args) for batch in drawn[:count])
+    needs = [frozenset().union(*map(layer_uses, batch.args)) for batch in batches[:count]]
+    for place in range(count):
+        seen = frozenset().union(*needs[:place])
+        new = [len(need - seen) for need in needs[place:]]
+        assert new[0] == min(new)
+    assert [batch.args for batch in batches[:count]] != [batch.args for batch in drawn[:count]]
+
+    resumed = ArchitectureStream(opening=12, position=batches[3].end, **kinds)
+    assert [batch.args for batch in take(resumed, 6)] == [batch.args for batch in batches[4:10]]
+    made = in_background(shared, workers=2, ahead=3)
+    assert all(map(same, take(made, 6), batches))
+    made.close()
+
+
+def test_layers_that_an_opening_counts_are_those_that_are_compiled():
+    images = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
+    layers, programs = set(), set()
+    for batch in take(ArchitectureStream(meta_batch=4, image_size=16), 3):
+        for args in batch.args:
+            layers |= layer_uses(args)
+            programs |= {step.key for step in schedule(network_plan(args), images, True, True, None)}
+            assert len(layers) == len(programs)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"split": "predefined"}, "a list of two, not a stream"),
         ({"split": "none"}, "unknown split 'none'"),
-        ({"position": -8}, "position must not be negative"),
+        ({"position": -8}, "position and opening must not be negative"),
+        ({"opening": -1}, "position and opening must not be negative"),
         ({"meta_batch": 0}, "must be at least 1"),
         ({"num_architectures": 7}, "num_architectures 7 must be at least meta_batch 8"),
     ],

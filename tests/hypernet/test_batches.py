@@ -8,7 +8,7 @@ from small_graphs import TINY, mixed_graph, random_graph
 from ghn_jax.graphs.batching import GraphBatch, batch_graphs
 from ghn_jax.hypernet import GHN, compile_for, init_ghn, predict_params, predict_with_vjp, prepare
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNN, GatedGNNConfig
-from ghn_jax.hypernet.encoders.sweep import SweepWeights, sweep
+from ghn_jax.hypernet.encoders.sweep import BLOCK, SweepWeights, sweep
 from ghn_jax.hypernet.programs import embed_program
 
 CONFIG = TINY.replace(hid=16)
@@ -79,12 +79,13 @@ def test_sweep_gradients(reverse: bool, channels: int) -> None:
     messages = channels * width
     shapes = [(width, hidden), (hidden,), (hidden, messages), (messages,), (4, 12), (12,), (4, 12), (12,)]
     weights = SweepWeights(*(0.5 * jax.random.normal(next(keys), shape) for shape in shapes))
-    states = jax.random.normal(next(keys), (2, 5, width))
-    heard = np.tril(np.random.default_rng(0).integers(0, 4, (2, 5, 5)), -1).astype(np.uint8)
+    nodes = 3 * BLOCK  # of which the last block has no real one, and the one before it some
+    states = jax.random.normal(next(keys), (2, nodes, width))
+    heard = np.tril(np.random.default_rng(0).integers(0, 4, (2, nodes, nodes)), -1).astype(np.uint8)
     heard_by = jnp.asarray(heard.swapaxes(1, 2) if reverse else heard)
 
     def run(weights: SweepWeights, states: jax.Array) -> jax.Array:
-        return sweep(reverse, weights, states, heard_by, jnp.int32(4 if not reverse else 5))
+        return sweep(reverse, weights, states, heard_by, jnp.int32(2 * BLOCK - 3 if not reverse else nodes))
 
     with jax.enable_x64(True):
         weights, states = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (weights, states))

@@ -56,31 +56,32 @@ def _all_programs(config: GHNConfig) -> Iterator[tuple[str, Callable, tuple]]:
         name = f"{chunk.key} x {len(chunk.nodes)}"
         rows = jax.eval_shape(programs.take_rows, states, chunk.nodes)
         decoded = jax.eval_shape(programs.decode_program(ghn, chunk.key), decoder, rows)
-        row = jax.eval_shape(programs.take_row, decoded, np.int32(0))
         yield "take rows", programs.take_rows, (states, chunk.nodes)
         yield f"decode {name}", programs.decode_program(ghn, chunk.key), (decoder, rows)
-        yield "take row", programs.take_row, (decoded, np.int32(0))
         backward = programs.decode_backward_program(ghn, chunk.key)
-        given = np.ones(len(chunk.nodes), bool)
-        yield f"decode backward {name}", backward, (decoder, decoder, rows, [row] * len(given), given)
+        yield f"decode backward {name}", backward, (decoder, decoder, rows, decoded)
         yield "add rows", programs.add_rows, (states, rows, chunk.nodes)
-        for member in chunk.members:
-            tensor = jax.eval_shape(programs.fit_program(ghn, member.kind), row)
-            assert tensor.shape == member.spec.shape
+        for piece in chunk.pieces:
+            count, start = len(piece.members), np.int32(piece.start)
+            fit = programs.fit_program(ghn, piece.kind, count)
+            tensors = jax.eval_shape(fit, decoded, start)
+            assert [tensor.shape for tensor in tensors] == [member.spec.shape for member in piece.members]
+            needs_decoded, fit_backward = programs.fit_backward(ghn, piece.kind, count, decoded.shape[1:])
+            yield f"fit {count} x {piece.kind}", fit, (decoded, start)
+            arguments = (decoded, decoded if needs_decoded else None, start, tensors)
+            yield f"fit backward {count} x {piece.kind}", fit_backward, arguments
 
-            def fit_backward(row: jax.Array, cotangent: jax.Array, kind: Any = member.kind) -> Any:
-                needs_row, program = programs.fit_backward(ghn, kind, row.shape)
-                return program(row if needs_row else None, cotangent)
 
-            yield f"fit {member.kind}", programs.fit_program(ghn, member.kind), (row,)
-            yield f"fit backward {member.kind}", fit_backward, (row, tensor)
+def jitted(function: Callable) -> Any:
+    """A program as it is, for one with options of its own cannot be a part of another; else the function compiled."""
+    return function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_program_lowers_for_gpus_and_tpus(name: str) -> None:
     count = 0
     for what, function, arguments in programs_of(CONFIGS[name]):
-        exported = jax.export.export(jax.jit(function), platforms=("cuda", "tpu"))(*arguments)
+        exported = jax.export.export(jitted(function), platforms=("cuda", "tpu"))(*arguments)
         assert exported.platforms == ("cuda", "tpu"), what
         count += 1
     assert count > 30
@@ -101,7 +102,7 @@ def products(jaxpr: Any) -> Iterator[Any]:
 def test_every_product_is_in_full_precision(name: str) -> None:
     found = {}
     for what, function, arguments in programs_of(CONFIGS[name]):
-        dots = list(products(jax.make_jaxpr(function)(*arguments).jaxpr))
+        dots = list(products(jitted(function).trace(*arguments).jaxpr.jaxpr))
         found[what] = len(dots)
         for equation in dots:
             assert equation.params["precision"] in (HIGHEST, (HIGHEST, HIGHEST)), f"{what}: {equation}"

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from small_graphs import TINY, mixed_graph
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
 from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp, prepare, programs
+from ghn_jax.hypernet.accumulation import add_gradient
 from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
@@ -165,3 +168,27 @@ def test_programs_beyond_the_bound_give_back_their_mappings(monkeypatch: pytest.
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert of_all > 3 * 2 * len(graphs)
     assert of_few < of_all / 3
+
+
+def test_a_gradient_is_added_to_the_corner_that_it_fills() -> None:
+    weights = {"corner": jnp.ones((4, 6, 5)), "inside": jnp.ones((3, 4)), "unused": jnp.ones(3), "whole": jnp.ones(5)}
+
+    def gradient(weights: dict[str, jax.Array], x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        def value(weights: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+            parts = weights["corner"][:, :2, :3].sum((0, 1)), weights["inside"][1:, 1:].sum(0)
+            return jnp.sin(parts[0] * parts[1] * x).sum() + jnp.square(weights["whole"]).sum()
+
+        return jax.grad(value, argnums=(0, 1))(weights, x)
+
+    def plain(total: dict[str, jax.Array], *arguments: Any) -> Any:
+        found, rest = gradient(*arguments)
+        return jax.tree.map(jnp.add, total, found), rest
+
+    def in_place(total: dict[str, jax.Array], *arguments: Any) -> Any:
+        return add_gradient(total, gradient, *arguments)
+
+    total = jax.tree.map(lambda leaf: jnp.arange(float(leaf.size)).reshape(leaf.shape), weights)
+    arguments = total, weights, jnp.array([0.1, 0.2, 0.3])
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(in_place)(*arguments), jax.jit(plain)(*arguments))
+    compiled = [jax.jit(function).lower(*arguments).compile().as_text() for function in (plain, in_place)]
+    assert [" pad(" in (text or "") for text in compiled] == [True, False]

@@ -107,8 +107,11 @@ def test_programs_are_shared_between_networks():
     """A deeper network of the same cells needs no further programs."""
     shallow = small_args((("conv_1x1", 1), ("none", 0)), n_cells=6)
     runner = Runner(Programs())
-    runner.warm([network_plan(shallow)], IMAGES.shape, backward=False)
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        runner.warm([network_plan(shallow)], IMAGES.shape, backward=False, tell=lambda *counts: told.append(counts))
     count = runner.report().compiled
+    assert told == [(done, count) for done in range(count)]
     deeper = shallow.replace(n_cells=7)
     runner.warm([network_plan(deeper)], IMAGES.shape, backward=False)
     assert runner.report().compiled == count

@@ -41,6 +41,20 @@ class Slabs(Protocol):
         ...
 
 
+def _corner(config: "GHNConfig", spec: ParamSpec, shape: SlabShape) -> SlabShape:
+    """Of a slab that is as large as any, the corner that a tensor of few channels is cut from.
+
+    Most kernels have half or three quarters of the largest size, so that these two corners, of in and out channels
+    alike, halve the products of training networks. Others would save 2 % more, and each is a program.
+    """
+    out_size, in_size = spec.canonical_shape[:2]
+    rows, columns = config.max_shape[:2]
+    share = max(out_size / rows, in_size / columns)
+    quarters = next((quarters for quarters in (2, 3) if share <= quarters / 4), 4)
+    height, width, ins, outs = shape
+    return height, width, min(ins, -(-columns * quarters // 4)), min(outs, -(-rows * quarters // 4))
+
+
 class SlabDecoder(nn.Module):
     """Decoder of kernels by slabs and of vectors by an MLP.
 
@@ -70,7 +84,7 @@ class SlabDecoder(nn.Module):
         shape = slab_shape(self.config, spec)
         if spec.role is Role.CLASSIFIER_KERNEL:
             return SlabKey(CLASSIFIERS, (1, 1, shape[2], self.config.num_classes))
-        return SlabKey(KERNELS, shape)
+        return SlabKey(KERNELS, _corner(self.config, spec, shape))
 
     @nn.nowrap
     def _check_classifier(self, spec: ParamSpec) -> None:
