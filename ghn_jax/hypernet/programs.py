@@ -19,6 +19,7 @@ from ghn_jax.graphs.param_spec import ParamSpec
 from ghn_jax.hypernet.accumulation import add_gradient
 from ghn_jax.hypernet.ghn import GHN
 from ghn_jax.hypernet.protocols import DecodingKey
+from ghn_jax.xla_options import ONE_OBJECT, known_options
 
 Weights = dict[str, Any]
 """A part of the hypernetwork's weights, as `split_weights` gives them."""
@@ -103,20 +104,8 @@ def _fit_options(kind: ParamSpec, alone: bool) -> dict[str, Any] | None:
     """
     if not alone or jax.default_backend() != "cpu":
         return None
-    options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-    if kind.size <= SMALL:
-        options["xla_backend_optimization_level"] = 0
-    return {name: value for name, value in options.items() if _is_known(name, value)}
-
-
-@functools.cache
-def _is_known(option: str, value: Any) -> bool:
-    """Whether this version of XLA has an option."""
-    try:
-        jax.jit(lambda: 0.0, compiler_options={option: value}).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
+    unoptimised = {"xla_backend_optimization_level": 0} if kind.size <= SMALL else {}
+    return known_options(**ONE_OBJECT, **unoptimised)
 
 
 class FitBackward(NamedTuple):

@@ -15,6 +15,7 @@ from ghn_jax.graphs.param_spec import Path
 from ghn_jax.networks.kernels.platform import compiling_for
 from ghn_jax.networks.lean import LeanFunction, Shapes, trace_lean
 from ghn_jax.networks.recipe_layer import RecipeLayer
+from ghn_jax.xla_options import ONE_OBJECT, known_options
 
 Device: TypeAlias = Any
 """A jax.Device, which type checkers take for a variable."""
@@ -167,7 +168,7 @@ def compiler_options(layer: nn.Module, platform: str) -> dict[str, Any] | None:
     attends = isinstance(layer, RecipeLayer) and isinstance(layer.recipe, TransformerBlock)
     if platform != "cpu" or attends:
         return None
-    return {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+    return known_options(**ONE_OBJECT)
 
 
 def as_dtype(dtype: Any) -> Any:
