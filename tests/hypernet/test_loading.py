@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_graphs import TINY, mixed_graph, random_graph
 
+from ghn_jax.fields import COUNT
 from ghn_jax.graphs.param_spec import KeptParam
 from ghn_jax.hypernet import (
     GHN,
@@ -214,7 +215,7 @@ def test_parameters_that_are_not_predicted_are_an_error_unless_allowed(pretraine
 
 @pytest.mark.parametrize("at_once", [0, -1])
 def test_embed_needs_at_least_one_graph_at_once(at_once: int, pretrained: PretrainedGHN) -> None:
-    with pytest.raises(ValueError, match=f"at_once must be at least 1 graph, got {at_once}"):
+    with pytest.raises(ValueError, match=f"at_once must be {COUNT}, got {at_once}"):
         embed([random_graph(0, 5)], pretrained, at_once=at_once)
 
 
