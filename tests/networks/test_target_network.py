@@ -75,7 +75,7 @@ def test_trains_with_running_statistics_and_an_auxiliary_head():
     network = TargetNetwork(CONVOLUTION, momentum=0.9, drop_path=0.1, auxiliary=True)
     variables = network.init(jax.random.key(0), IMAGES)
     labels = jnp.arange(8) % 10
-    optimiser = optax.adam(3e-2)
+    optimiser = optax.adam(1e-2)
 
     def loss(params, stats, key):
         (logits, extra), changed = network.apply(
@@ -96,10 +96,10 @@ def test_trains_with_running_statistics_and_an_auxiliary_head():
 
     params, stats = variables["params"], variables["batch_stats"]
     state, losses = optimiser.init(params), []
-    for index in range(60):
+    for index in range(100):
         params, stats, state, value = step(params, stats, state, jax.random.key(index))
         losses.append(float(value))
-    assert losses[-1] < 0.5 * losses[0], losses
+    assert np.mean(losses[-10:]) < 0.5 * losses[0], losses  # one loss alone is noisy: drop-path drops whole branches
     assert jax.tree.structure(stats) == jax.tree.structure(variables["batch_stats"])
     logits: Any = network.apply({"params": params, "batch_stats": stats}, IMAGES)
     one: Any = network.apply({"params": params, "batch_stats": stats}, IMAGES[:1])
