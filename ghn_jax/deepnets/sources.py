@@ -31,7 +31,7 @@ _RANGES = {
 }
 
 OPENING = 160
-"""Meta-batches at the beginning of a run that are put into an order of few new layers at a time; takes 2 s to find."""
+"""Meta-batches at the beginning of a run that are put into an order of few new layers at a time."""
 
 
 class Task(NamedTuple):
