@@ -29,6 +29,7 @@ from ghn_jax.hypernet.decoders.slabs import (
     KERNELS,
     SlabKey,
     VectorDecoder,
+    decode_group,
     vector_key,
     vector_tensors,
 )
@@ -108,12 +109,7 @@ class CentredDecoder(nn.Module):
 
     def decode(self, rows: jax.Array, key: SlabKey) -> jax.Array:
         """(B, D) -> slabs (B, kh, kw, in, out) or vectors (B, n)."""
-        if key.what == KERNELS:
-            height, width, in_size, out_size = key.shape
-            return self.decoder(rows, (height, width, in_size, out_size))
-        if key.what == CLASSIFIERS:
-            return self.decoder.classifier(rows, key.shape[2])
-        return self.decoder_1d.decode(rows, key)
+        return decode_group(self.decoder, self.decoder_1d, rows, key)
 
     @nn.nowrap
     def fit(self, row: jax.Array, spec: ParamSpec) -> jax.Array:

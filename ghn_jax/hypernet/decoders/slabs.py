@@ -97,12 +97,7 @@ class SlabDecoder(nn.Module):
 
     def decode(self, rows: jax.Array, key: SlabKey) -> jax.Array:
         """(B, D) -> slabs (B, kh, kw, in, out) or vectors (B, n)."""
-        if key.what == KERNELS:
-            height, width, in_size, out_size = key.shape
-            return self.decoder(rows, (height, width, in_size, out_size))
-        if key.what == CLASSIFIERS:
-            return self.decoder.classifier(rows, key.shape[2])
-        return self.decoder_1d.decode(rows, key)
+        return decode_group(self.decoder, self.decoder_1d, rows, key)
 
     @nn.nowrap
     def fit(self, row: jax.Array, spec: ParamSpec) -> jax.Array:
@@ -140,6 +135,16 @@ class VectorDecoder(nn.Module):
     def decode(self, states: jax.Array, key: SlabKey) -> jax.Array:
         """(B, D) -> (B, n) or (B, K), of a group of vectors."""
         return self.classifier(states) if key == CLASSIFIER_BIASES else self(states, int(key == BIASES))
+
+
+def decode_group(slabs: Slabs, vectors: VectorDecoder, rows: jax.Array, key: SlabKey) -> jax.Array:
+    """(B, D) -> slabs (B, kh, kw, in, out) or vectors (B, n), of the group that the key names."""
+    if key.what == KERNELS:
+        height, width, in_size, out_size = key.shape
+        return slabs(rows, (height, width, in_size, out_size))
+    if key.what == CLASSIFIERS:
+        return slabs.classifier(rows, key.shape[2])
+    return vectors.decode(rows, key)
 
 
 def vector_key(spec: ParamSpec) -> SlabKey:
