@@ -23,6 +23,7 @@ from ghn_jax.metatraining.config import RunConfig
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.runs import devices
+from ghn_jax.runs.cores import divide_cores
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES = (64, 16, 16, 3)
@@ -70,6 +71,7 @@ def run(repeats: int) -> dict[str, float]:
 def main(start: float) -> None:
     """Trains up to the last update that is reported."""
     ghn, optimiser, options, config = GHN(GHNConfig()), OptimiserConfig(), RunConfig(), ArchitectureConfig()
+    divide_cores(options.threads)
     mesh = devices.arch_mesh(jax.devices()[:1])
     params = init_ghn(ghn, jax.random.key(0))["params"]
     state = devices.replicate(initial_state(optimiser, params), mesh)

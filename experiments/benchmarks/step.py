@@ -17,9 +17,11 @@ import numpy as np
 
 from ghn_jax.deepnets import ArchitectureStream, MetaBatch, network_graph
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn
+from ghn_jax.metatraining.config import RunConfig
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
 from ghn_jax.metatraining.step import MetaStep, StepReport
 from ghn_jax.runs import devices
+from ghn_jax.runs.cores import divide_cores
 
 NODES = (1_200, 1_850)
 IMAGES, META_BATCH = 64, 8
@@ -50,6 +52,7 @@ def count_calls(function: Callable[[], Any]) -> int:
 
 def run(repeats: int) -> dict[str, float]:
     """Medians of `repeats` steps: whole, the hypernetwork's and the networks' share, the rest."""
+    divide_cores(RunConfig().threads)
     batch = meta_batch()
     ghn = GHN(GHNConfig())
     params = init_ghn(ghn, jax.random.key(0))["params"]

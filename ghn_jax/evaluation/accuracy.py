@@ -1,10 +1,12 @@
 """Accuracy of predicted parameters on architectures that were never trained on, beside random initialisation."""
 
+import collections
 import dataclasses
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -23,6 +25,9 @@ from ghn_jax.networks.runner import Runner
 
 Protocol = Literal["batch", "reestimated"]
 """Batch normalisation by the statistics of the test batch, or by those re-estimated over training batches."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 TopK = tuple[float, float]
 """Top-1 and top-5 accuracy in [0, 1]."""
@@ -65,6 +70,7 @@ class Evaluator:
         unused with the protocol "batch".
       seed: of random initialisation; None leaves that comparison out.
       random_init: rule of random initialisation.
+      threads: batches that a network classifies side by side.
     """
 
     ghn: GHN
@@ -75,6 +81,7 @@ class Evaluator:
     training_images: Iterable[jax.Array] = ()
     seed: int | None = 0
     random_init: RandomInit = he_initialisation
+    threads: int = 2
 
     def __post_init__(self) -> None:
         if next(iter(self.batches), None) is None:
@@ -110,18 +117,29 @@ class Evaluator:
     def _accuracy(self, args: NetworkArgs | nn.Module, params: Mapping[Path, jax.Array]) -> TopK:
         network = network_of(args, params, self.runner)
         statistics = network.statistics(self.training_images) if self.protocol == "reestimated" else None
-        total, count = np.zeros(2), 0
-        previous = None
-        for images, labels in self.batches:
+
+        def of_batch(batch: Batch) -> tuple[int, TopK]:
+            images, labels = batch
             logits = network.logits(images) if statistics is None else network.logits_given(images, statistics)
-            if previous is not None:  # looked at while the device works on the next one
-                total += len(previous[1]) * np.array(top_k(*map(np.asarray, previous)))
-            previous = logits, labels
-            count += len(labels)
-        if previous is not None:
-            total += len(previous[1]) * np.array(top_k(*map(np.asarray, previous)))
-        top1, top5 = (total / count).tolist()
+            return len(labels), top_k(np.asarray(logits), np.asarray(labels))
+
+        batches = iter(self.batches)
+        found = [of_batch(batch) for batch in itertools.islice(batches, 1)]  # alone: it may compile
+        found += _side_by_side(of_batch, batches, self.threads)
+        counts, shares = zip(*found, strict=True)
+        top1, top5 = np.average(shares, axis=0, weights=counts).tolist()
         return top1, top5
+
+
+def _side_by_side(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """`function` of each item, in order; no more items are taken ahead than are worked on."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = collections.deque[Future[Result]]()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == threads:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
 
 
 def top_k(logits: np.ndarray, labels: np.ndarray) -> TopK:

@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS
 from ghn_jax.metatraining.config import PRESETS, RunConfig, TrainConfig, imagenet_scale
 from ghn_jax.networks import enable_compilation_cache
+from ghn_jax.runs.cores import divide_cores
 
 _CHOICES = (
     f"--encoder={{{','.join(ENCODERS)}}} and --decoder={{{','.join(DECODERS)}}} choose the parts of the hypernetwork; "
@@ -53,13 +54,14 @@ def parse_config(arguments: Sequence[str] | None, description: str) -> TrainConf
 
 
 def set_up(run: RunConfig) -> None:
-    """Compilation cache, and the other processes of the run if it is distributed.
+    """Compilation cache, cores, and the other processes of the run if it is distributed.
 
     Raises:
       ValueError: if the processes of a distributed run do not find each other.
     """
     if run.compilation_cache != "":
         enable_compilation_cache(run.compilation_cache)
+    divide_cores(run.threads)
     if run.distributed:
         try:
             jax.distributed.initialize(run.coordinator, run.num_processes, run.process_id)

@@ -100,7 +100,7 @@ class RunConfig:
       test_architectures: unseen architectures of the final evaluation; 0 leaves it out.
       test_images: images of the final evaluation; default: all.
       dtype: type that networks compute in; the hypernetwork computes in float32.
-      threads: networks that one device runs side by side.
+      threads: networks that one device runs side by side; on a CPU each gets its part of the cores.
       compile_threads: threads that compile layers of the next meta-batches ahead; 0 compiles when needed.
       compile_ahead: meta-batches to look ahead.
       compilation_cache: folder of compiled programs, so that a second run starts warm; default: that of

@@ -32,7 +32,9 @@ class Validator:
         if not self._chosen:
             self._chosen = _architectures(config, "val", config.run.validation_architectures)
         batches = eval_batches(self._images, "val", config.images.batch_size, config.run.validation_images)
-        evaluator = Evaluator(self._ghn, {"params": params}, list(batches), self._runner, seed=None)
+        evaluator = Evaluator(
+            self._ghn, {"params": params}, list(batches), self._runner, seed=None, threads=config.run.threads
+        )
         scores = list(evaluator.scores(self._chosen))
         top1 = [score.top1 for score in scores]
         error = standard_error(top1)
@@ -68,7 +70,7 @@ def final_evaluation(
     folder = config.run_dir
     batches = list(eval_batches(images, "test", config.images.batch_size, config.run.test_images))
     weights = jax.device_put({"params": params}, jax.local_devices()[0])
-    evaluator = Evaluator(ghn, weights, batches, Runner(), seed=config.run.seed)
+    evaluator = Evaluator(ghn, weights, batches, Runner(), seed=config.run.seed, threads=config.run.threads)
     chosen = _architectures(config, "test", config.run.test_architectures)
     lines = folder / "test.jsonl"
     with folder_lock(folder):

@@ -1,6 +1,7 @@
 """One step against the same computed in one piece; what is compiled ahead; steps that are not finite."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -18,7 +19,8 @@ from ghn_jax.hypernet import GHN, init_ghn, predict_params
 from ghn_jax.metatraining.failures import MOST_WRITTEN, TooManySkippedError, check_skipped, record_failure
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state
 from ghn_jax.metatraining.step import MetaStep
-from ghn_jax.networks import TargetNetwork
+from ghn_jax.networks import TargetNetwork, network_plan
+from ghn_jax.networks.runner import Runner
 from ghn_jax.runs import devices
 
 CONFIG = OptimiserConfig(clip=1e6)
@@ -116,6 +118,28 @@ def test_threads_and_preparation_change_nothing() -> None:
     threaded.warm(tiny_batch(4), data[0].shape)
     found, _ = threaded(state, tiny_batch(4), data, RATE, jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(expected.params), jax.device_get(found.params))
+
+
+def test_networks_that_need_much_start_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four networks two at a time: which two started first, and by the products that XLA counts which should."""
+    batch, (images, labels) = tiny_batch(4), images_and_labels()
+    step, state = make_step(threads=2)
+    started: list[Any] = []
+    original = Runner.loss_and_grads
+
+    def noted(self: Runner, plan: Any, *arguments: Any, **options: Any) -> Any:
+        started.append(plan)
+        return original(self, plan, *arguments, **options)
+
+    monkeypatch.setattr(Runner, "loss_and_grads", noted)
+    step(state, batch, (images, labels), RATE, jax.random.key(0))
+    (_, variables), costs = tiny_ghn(), list[float]()
+    for args, flat in zip(batch.args, predict_params(tiny_ghn()[0], variables, batch.graphs), strict=True):
+        found: Any = jax.jit(functools.partial(logits_of, args)).lower(flat, images).compile().cost_analysis()
+        costs.append(found["flops"])
+    dearest = sorted(range(4), key=lambda i: -costs[i])
+    assert costs[dearest[1]] > costs[dearest[2]]
+    assert {id(plan) for plan in started[:2]} == {id(network_plan(batch.args[i])) for i in dearest[:2]}
 
 
 def test_what_was_compiled_ahead_is_not_compiled_again() -> None:
