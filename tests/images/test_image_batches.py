@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +163,22 @@ def test_a_stream_can_be_entered_at_any_step(workers: int) -> None:
         np.testing.assert_array_equal(entered.batch(step)[0], expected[step][0])
         np.testing.assert_array_equal(entered.batch(step)[1], expected[step][1])
     assert len({tuple(np.asarray(labels).tolist()) for _, labels in expected}) > 5
+
+
+def test_a_killed_decoding_process_is_told_and_another_one_goes_on() -> None:
+    """Batches that were decoded before may still come; the first one that is missing says why."""
+    others = multiprocessing.active_children()
+    batches, expected = train_batches(small_stream(1), 4, seed=5), train_batches(small_stream(0), 4, seed=5)
+    batches.batch(0)
+    killed = [process for process in multiprocessing.active_children() if process not in others]
+    assert killed
+    for process in killed:
+        process.kill()
+    step = 0
+    with pytest.raises(BrokenProcessPool, match="a process that decodes images was killed"):
+        for step in range(1, 100):
+            np.testing.assert_array_equal(batches.batch(step)[0], expected.batch(step)[0])
+    np.testing.assert_array_equal(batches.batch(step)[0], expected.batch(step)[0])
 
 
 def test_stream_epochs_visit_every_training_row_and_evaluation_every_test_row() -> None:
