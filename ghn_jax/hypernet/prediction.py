@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from ghn_jax.graphs.arch_graph import ArchGraph
 from ghn_jax.graphs.param_spec import Path, stack_leaf
@@ -97,8 +96,7 @@ def predict_with_vjp(
         slabs = programs.decode_program(ghn, chunk.key)(weights, rows)
         tensors.update(_fit(ghn, chunk, slabs))
         backward = [
-            programs.fit_backward(ghn, piece.kind, len(piece.members), slabs.shape[1:], _is_alone(slabs))
-            for piece in chunk.pieces
+            programs.fit_backward(ghn, piece.kind, len(piece.members), slabs.shape[1:]) for piece in chunk.pieces
         ]
         kept = slabs if any(piece.needs_decoded for piece in backward) else None
         decoded.append(_Decoded(chunk, rows, jax.ShapeDtypeStruct(slabs.shape, slabs.dtype), kept, backward))
@@ -143,16 +141,11 @@ def _prepared(ghn: GHN, graphs: Sequence[ArchGraph] | PreparedBatch) -> Prepared
     return graphs if isinstance(graphs, PreparedBatch) else prepare(ghn.config, graphs)
 
 
-def _is_alone(array: jax.Array) -> bool:
-    """Whether what is done with an array is a program of its own, not traced as a part of another."""
-    return not isinstance(array, Tracer)
-
-
 def _fit(ghn: GHN, chunk: Chunk, decoded: jax.Array) -> Tensors:
     """Every tensor of a chunk."""
     tensors: Tensors = {}
     for start, members in chunk.pieces:
-        fit = programs.fit_program(ghn, members[0].kind, len(members), _is_alone(decoded))
+        fit = programs.fit_program(ghn, members[0].kind, len(members))
         fitted = fit(decoded, np.int32(start))
         tensors.update(zip((member.tensor for member in members), fitted, strict=True))
     return tensors

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ghn_jax.executables import Executables
 from ghn_jax.graphs.param_spec import ParamSpec
 from ghn_jax.hypernet.accumulation import add_gradient
 from ghn_jax.hypernet.ghn import GHN
@@ -61,7 +62,7 @@ def embed_with_vjp_program(ghn: GHN) -> Callable[..., tuple[jax.Array, Callable]
 @most_recent(MOST_GROUPS)
 def decode_program(ghn: GHN, key: DecodingKey) -> Callable[..., jax.Array]:
     """(weights of the decoder, rows (B, D)) -> (B, ...), what tensors are cut from."""
-    return jax.jit(lambda weights, rows: ghn.decode({"params": weights}, rows, key))
+    return Executables(lambda weights, rows: ghn.decode({"params": weights}, rows, key))
 
 
 @most_recent(MOST_GROUPS)
@@ -77,32 +78,27 @@ def decode_backward_program(ghn: GHN, key: DecodingKey) -> Callable[..., tuple[W
     def backward(total: Weights, weights: Weights, rows: jax.Array, cotangent: jax.Array) -> tuple[Weights, jax.Array]:
         return add_gradient(total, gradient, weights, rows, cotangent)
 
-    return jax.jit(backward, donate_argnums=0)
+    return Executables(backward, donate=(0,))
 
 
 @most_recent(MOST_KINDS)
-def fit_program(
-    ghn: GHN, kind: ParamSpec, count: int, alone: bool = True
-) -> Callable[[jax.Array, np.int32], list[jax.Array]]:
-    """(decoded (B, ...), first row) -> tensors of one kind, cut from `count` rows.
-
-    `alone` is False inside another program or a transformation.
-    """
+def fit_program(ghn: GHN, kind: ParamSpec, count: int) -> Callable[[jax.Array, np.int32], list[jax.Array]]:
+    """(decoded (B, ...), first row) -> tensors of one kind, cut from `count` rows."""
     fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
 
-    def fitted(decoded: jax.Array, start: jax.Array) -> list[jax.Array]:
+    def fitted(decoded: jax.Array, start: np.int32) -> list[jax.Array]:
         return list(fit(jax.lax.dynamic_slice_in_dim(decoded, start, count)))
 
-    return jax.jit(fitted, compiler_options=_fit_options(kind, alone))
+    return Executables(fitted, options=_fit_options(kind))
 
 
-def _fit_options(kind: ParamSpec, alone: bool) -> dict[str, Any] | None:
-    """Options that compile fitting fast on CPU; None elsewhere, and inside another program, which allows none.
+def _fit_options(kind: ParamSpec) -> dict[str, Any] | None:
+    """Options that compile fitting fast on CPU; None elsewhere.
 
     XLA makes an object of each result, which takes four fifths of the time. Optimising gains nothing for small vectors,
     but kernels would be copied ten times slower without.
     """
-    if not alone or jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu":
         return None
     unoptimised = {"xla_backend_optimization_level": 0} if kind.size <= SMALL else {}
     return known_options(**ONE_OBJECT, **unoptimised)
@@ -124,14 +120,14 @@ class FitBackward(NamedTuple):
 
 
 @most_recent(MOST_KINDS)
-def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...], alone: bool = True) -> FitBackward:
+def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...]) -> FitBackward:
     """Of `count` tensors of one kind, fitted from decoded rows of a shape."""
     fit = jax.vmap(functools.partial(ghn.decoder.fit, spec=kind))
     like = jax.ShapeDtypeStruct((count, *shape), jnp.float32)
     residuals = jax.eval_shape(lambda rows: jax.vjp(fit, rows)[1], like)
 
     def backward(
-        total: jax.Array, decoded: jax.Array | None, start: jax.Array, cotangents: Sequence[jax.Array]
+        total: jax.Array, decoded: jax.Array | None, start: np.int32, cotangents: Sequence[jax.Array | np.ndarray]
     ) -> jax.Array:
         rows = jnp.zeros(like.shape) if decoded is None else jax.lax.dynamic_slice_in_dim(decoded, start, count)
         (to_rows,) = jax.vjp(fit, rows)[1](jnp.stack(cotangents))
@@ -139,7 +135,7 @@ def fit_backward(ghn: GHN, kind: ParamSpec, count: int, shape: tuple[int, ...], 
 
     return FitBackward(
         bool(jax.tree.leaves(residuals)),
-        jax.jit(backward, donate_argnums=0, compiler_options=_fit_options(kind, alone)),
+        Executables(backward, donate=(0,), options=_fit_options(kind)),
     )
 
 

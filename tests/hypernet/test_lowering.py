@@ -72,16 +72,11 @@ def _all_programs(config: GHNConfig) -> Iterator[tuple[str, Callable, tuple]]:
             yield f"fit backward {count} x {piece.kind}", fit_backward, arguments
 
 
-def jitted(function: Callable) -> Any:
-    """A program as it is, for one with options of its own cannot be a part of another; else the function compiled."""
-    return function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_program_lowers_for_gpus_and_tpus(name: str) -> None:
     count = 0
     for what, function, arguments in programs_of(CONFIGS[name]):
-        exported = jax.export.export(jitted(function), platforms=("cuda", "tpu"))(*arguments)
+        exported = jax.export.export(jax.jit(function), platforms=("cuda", "tpu"))(*arguments)
         assert exported.platforms == ("cuda", "tpu"), what
         count += 1
     assert count > 30
@@ -102,7 +97,7 @@ def products(jaxpr: Any) -> Iterator[Any]:
 def test_every_product_is_in_full_precision(name: str) -> None:
     found = {}
     for what, function, arguments in programs_of(CONFIGS[name]):
-        dots = list(products(jitted(function).trace(*arguments).jaxpr.jaxpr))
+        dots = list(products(jax.jit(function).trace(*arguments).jaxpr.jaxpr))
         found[what] = len(dots)
         for equation in dots:
             assert equation.params["precision"] in (HIGHEST, (HIGHEST, HIGHEST)), f"{what}: {equation}"

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import threading
 from typing import Any
 
 import jax
@@ -124,11 +125,12 @@ def test_networks_that_need_much_start_first(monkeypatch: pytest.MonkeyPatch) ->
     """Of four networks two at a time: which two started first, and by the products that XLA counts which should."""
     batch, (images, labels) = tiny_batch(4), images_and_labels()
     step, state = make_step(threads=2)
-    started: list[Any] = []
+    started, beside = list[Any](), threading.Barrier(2, timeout=60)
     original = Runner.loss_and_grads
 
     def noted(self: Runner, plan: Any, *arguments: Any, **options: Any) -> Any:
         started.append(plan)
+        beside.wait()  # or one network may run before the other thread has said which it took
         return original(self, plan, *arguments, **options)
 
     monkeypatch.setattr(Runner, "loss_and_grads", noted)
