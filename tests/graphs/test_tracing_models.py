@@ -1,5 +1,6 @@
 """Whole models in several libraries and through JAX's transformations."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from graph_compare import specs_by_path
+from isomorphism import isomorphic
 
 from ghn_jax.graphs import ArchGraph, Primitive, Role
 from ghn_jax.graphs.tracing import trace
@@ -179,6 +181,32 @@ def test_slices_of_one_kernel_on_the_same_data_are_one_layer():
     graph = trace(forward, IMAGE, params={"qkv": jnp.zeros((3, 12)), "head": jnp.zeros((4, 10))}, strict=True)
     assert labels(graph) == ["input", "conv", "msa", "glob_avg", "conv"]
     assert graph.node_shapes[1].tolist() == [12, 3, 1, 1]
+
+
+def test_unpacked_arrays_are_followed_as_their_slices_are():
+    """JAX 0.12 has an operation of its own for unpacking; before, it was a slice for each part."""
+
+    def forward(p: Any, x: jax.Array, unpacked: bool) -> jax.Array:
+        def parts(array: jax.Array) -> Any:
+            return tuple(array) if unpacked else [array[i] for i in range(len(array))]
+
+        x = x.reshape(x.shape[0], 64, 3)
+        for kernel in parts(p["layers"]):
+            x = jax.nn.relu(x @ kernel)
+        q, k, v = parts(jnp.moveaxis((x @ p["qkv"]).reshape(-1, 64, 3, 4), 2, 0))
+        return (jax.nn.softmax(q @ k.swapaxes(1, 2)) @ v).mean(1) @ p["head"]
+
+    shapes = {"layers": (2, 3, 3), "qkv": (3, 12), "head": (4, 10)}
+    params = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    found, expected = (trace(functools.partial(forward, unpacked=u), IMAGE, params=params) for u in (True, False))
+    assert labels(found) == ["input", "conv", "conv", "conv", "msa", "glob_avg", "conv"]
+    assert isomorphic(found, expected)
+    assert {(spec.name, spec.shape) for spec in found.params} == {
+        ("layers[0]", (3, 3)),
+        ("layers[1]", (3, 3)),
+        ("qkv", (3, 12)),
+        ("head", (4, 10)),
+    }
 
 
 def test_dead_branches_are_dropped():

@@ -32,6 +32,7 @@ _KEEP_ROOTS = frozenset(
         "dynamic_slice",
         "gather",
         "split",
+        "unstack",
         "reduce_precision",
         "optimization_barrier",
         "add",

@@ -82,6 +82,19 @@ def _split(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Val
     return outputs
 
 
+def _unstack(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """A slice for each position of an axis, which is gone then (JAX 0.12)."""
+    axis, shape = eqn.params["axis"], shape_of(eqn.invars[0])
+    if isinstance(values[0], Constant):
+        return [values[0]] * shape[axis]
+    outputs: list[Value] = []
+    for start in range(shape[axis]):
+        starts = [start if d == axis else 0 for d in range(len(shape))]
+        part: Any = _sliced(values[0], shape, [1 if d == axis else n for d, n in enumerate(shape)], starts)
+        outputs.append(dataclasses.replace(part, axes=ax.drop(part.axes, (axis,))))
+    return outputs
+
+
 def _sliced(value: Value, old: Sequence[int], new: Sequence[int], starts: Sequence[Any]) -> Value:
     if isinstance(value, Constant):
         return value
@@ -185,6 +198,7 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "dynamic_slice": _dynamic_slice,
     "split": _split,
+    "unstack": _unstack,
     "gather": _gather,
     "concatenate": _concatenate,
     "pad": _pad,
