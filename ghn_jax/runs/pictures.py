@@ -53,6 +53,20 @@ def histogram_picture(accuracies: Mapping[str, Sequence[float]], title: str, pat
     return _save(figure, path)
 
 
+def history_picture(
+    names: Sequence[str], curves: Mapping[str, Sequence[float | None]], path: pathlib.Path
+) -> pathlib.Path:
+    """Draws figures over releases, each by its title in axes of its own from 0 on; None leaves a release out."""
+    figure, axes = _figure(len(curves))
+    places = np.arange(len(names))
+    for axis, (title, values) in zip(axes, curves.items(), strict=True):
+        axis.plot(places, [np.nan if value is None else value for value in values], "o-", color="tab:blue")
+        axis.set(title=title, ylim=(0, None))
+        axis.set_xticks(places, names, rotation=30, ha="right", fontsize=8)
+        axis.grid(alpha=0.3)
+    return _save(figure, path)
+
+
 def _smooth(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means of consecutive windows."""
     window = max(min(WINDOW, len(steps) // 10), 1)
