@@ -1,8 +1,8 @@
 """Speed of the parts: ``python experiments/benchmark.py NAME [--json]``.
 
 Each benchmark warms up, repeats, and prints medians; with --json the last line is one JSON object of its figures.
-``python experiments/benchmark.py all >> experiments/benchmarks/history.jsonl`` runs all of them and adds one line of JSON
-to the file from which ``experiments/plot_history.py`` draws; everything else goes to the terminal.
+``python experiments/benchmark.py all >> experiments/benchmarks/history.jsonl`` runs all of them and adds one line of
+JSON to the file from which ``experiments/plot_history.py`` draws; everything else goes to the terminal.
 """
 
 import running
