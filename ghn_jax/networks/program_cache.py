@@ -53,7 +53,7 @@ class Bound:
 
     @classmethod
     def of_system(cls) -> "Bound":
-        """A tenth of the machine's memory, and four fifths of the mappings that the system allows a process."""
+        """A fifteenth of the machine's memory, and four fifths of the mappings that the system allows a process."""
         try:
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         except (AttributeError, ValueError, OSError):  # not a Unix
@@ -62,7 +62,7 @@ class Bound:
             mappings = int(_MOST_MAPS.read_text()) * 4 // 5
         except OSError:  # not Linux
             mappings = None
-        return cls(max(1, memory // 10 // PROGRAM_BYTES), mappings)
+        return cls(max(1, memory // 15 // PROGRAM_BYTES), mappings)
 
 
 @dataclasses.dataclass(frozen=True)
