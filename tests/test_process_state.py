@@ -7,7 +7,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "ghn_jax").rglob("*.py"))
-COMMANDS_CALL = {"use_compilation_cache", "enable_compilation_cache"}
+COMMANDS_CALL = {"use_compilation_cache", "enable_compilation_cache", "divide_cores"}
 """Functions whose names say that they set up a process; only commands call them."""
 
 SNAPSHOT = """
