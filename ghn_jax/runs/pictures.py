@@ -61,7 +61,9 @@ def history_picture(
     places = np.arange(len(names))
     for axis, (title, values) in zip(axes, curves.items(), strict=True):
         axis.plot(places, [np.nan if value is None else value for value in values], "o-", color="tab:blue")
-        axis.set(title=title, ylim=(0, None))
+        axis.margins(y=0.1)
+        axis.set(title=title)
+        axis.set_ylim(bottom=0)
         axis.set_xticks(places, names, rotation=30, ha="right", fontsize=8)
         axis.grid(alpha=0.3)
     return _save(figure, path)
