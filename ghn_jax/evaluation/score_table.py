@@ -13,6 +13,7 @@ from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.runs.memory import give_back
 from ghn_jax.runs.progress import Progress
 
 SCORES_FILE = "scores.jsonl"
@@ -88,6 +89,7 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
     for score in evaluator.scores(missing):
         append_score(path, score)
         there[score.name] = score
+        give_back()  # arrays of one network leave holes between the programs compiled for the next
         progress.advance(f"top-1 {100 * float(np.mean([s.top1 for s in there.values()])):.1f} %")
     return [there[graph.name] for _, _, graph in architectures]
 
