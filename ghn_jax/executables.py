@@ -15,8 +15,8 @@ class Executables(Generic[Result]):
     """A function compiled once for each kind of arguments, as by `jax.jit`, in less memory.
 
     `jax.jit` keeps beside each executable what it was lowered to, 1.3 MB for the smallest program (jax 0.10.1; 0.1 with
-    0.12), which counts for functions of hundreds of programs. Inside another program or a transformation it is the function itself.
-    Safe in several threads, of which one compiles.
+    0.12), which counts for functions of hundreds of programs. Inside another program or a transformation it is the
+    function itself. Safe in several threads, of which one compiles.
 
     Args:
       function: of pytrees of arrays.
