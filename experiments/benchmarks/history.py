@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ghn_jax.runs.cores import available_cores
 from ghn_jax.runs.environment import versions
 from ghn_jax.runs.pictures import history_picture
 
@@ -41,7 +41,7 @@ def measure(names: Sequence[str], repeats: int) -> dict[str, Any]:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "figures": figures,
     }
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.evaluation.forward import network_of
+from ghn_jax.fields import WORKERS, Range, check_number
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.hypernet import GHN, predict_params
@@ -84,6 +85,7 @@ class Evaluator:
     threads: int = 2
 
     def __post_init__(self) -> None:
+        check_number("threads", self.threads, Range(1, WORKERS.high))
         if next(iter(self.batches), None) is None:
             raise ValueError("evaluation needs at least one batch of test images; lower the batch size")
 

@@ -205,12 +205,12 @@ class MetaStep:
         if self._threads == 1 or len(items) == 1:
             results = [one(item) for item in items]
         else:
-            work = [runner.multiply_adds(network_plan(batch.args[number]), pixels.shape) for number in part]
+            # Long ones first, or the last one may run alone for long.
+            plans = {number: network_plan(batch.args[number]) for number in part}
+            work = {n: runner.multiply_adds(plan, pixels.shape, dtype=self._dtype) for n, plan in plans.items()}
             with ThreadPoolExecutor(self._threads) as pool:
-                # Long ones first, or the last one may run alone for long.
-                order = sorted(range(len(items)), key=lambda place_in_part: -work[place_in_part])
-                waiting = {place_in_part: pool.submit(one, items[place_in_part]) for place_in_part in order}
-            results = [waiting[place_in_part].result() for place_in_part in range(len(items))]
+                waiting = {item[0]: pool.submit(one, item) for item in sorted(items, key=lambda item: -work[item[0]])}
+            results = [waiting[number].result() for number in part]
         clock.lap("nets", results)
         cotangents, penalty = [own for _, _, own in results], jax.device_put(np.float32(0), device)
         if self.config.norm_penalty:

@@ -137,9 +137,12 @@ class Runner:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self.programs.get, missing))
 
-    def multiply_adds(self, plan: Plan, image_shape: tuple[int, ...]) -> int:
-        """About how many products a forward pass needs for images of shape (B, H, W, 3); see `schedule`'s."""
-        shape = jax.ShapeDtypeStruct(_image_shape(image_shape), jnp.float32)
+    def multiply_adds(self, plan: Plan, image_shape: tuple[int, ...], *, dtype: Any = jnp.float32) -> int:
+        """About how many products a forward pass needs for images of shape (B, H, W, 3); see `schedule`'s.
+
+        `dtype` changes nothing but whose schedule is read: that of training is there.
+        """
+        shape = jax.ShapeDtypeStruct(_image_shape(image_shape), as_dtype(dtype))
         return multiply_adds(schedule(plan, shape, True, True, self.device))
 
     def _start(

@@ -8,6 +8,11 @@ _THREADS_OF_XLA = ("NPROC", "PJRT_NPROC")
 """Environment variables from which XLA's CPU client takes its number of threads, older and newer name."""
 
 
+def available_cores() -> int:
+    """Cores that this process may use, which containers and batch systems make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def divide_cores(networks: int) -> None:
     """Gives each of `networks` that will run side by side on a CPU a part of its cores; for commands.
 
@@ -23,8 +28,7 @@ def divide_cores(networks: int) -> None:
     """
     if networks == 1:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name in _THREADS_OF_XLA:
-        os.environ.setdefault(name, str(max(1, cores // networks)))
+        os.environ.setdefault(name, str(max(1, available_cores() // networks)))
     # Computations then run in the thread that asks for them; XLA would put all in a queue for as many threads.
     jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from layer_programs import program_keys
 from tiny_runs import ROOT, environment
 
-from ghn_jax.networks.program_cache import Bound, Programs, count_mappings
+from ghn_jax.networks.program_cache import PROGRAM_BYTES, Bound, Programs, count_mappings
 
 needs_mappings = pytest.mark.skipif(count_mappings() is None, reason="this system does not list memory mappings")
 KEYS = list(program_keys(backward=False).values())
@@ -73,6 +74,9 @@ def test_too_many_mappings_of_others_leave_one_layer_and_one_message(caplog):
 def test_bound_of_the_system():
     bound = Bound.of_system()
     assert bound.programs > 100
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        assert bound.programs * PROGRAM_BYTES <= memory / 15 < (bound.programs + 1) * PROGRAM_BYTES
     assert bound.mappings is None or bound.mappings > 10_000
     with pytest.raises(ValueError, match="at least 1"):
         Bound(programs=0, mappings=None)

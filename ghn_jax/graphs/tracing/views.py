@@ -73,25 +73,25 @@ def _dynamic_slice(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> 
 
 
 def _split(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    outputs: list[Value] = []
-    start, axis, shape = 0, eqn.params["axis"], shape_of(eqn.invars[0])
-    for variable in eqn.outvars:
-        starts = [start if d == axis else 0 for d in range(len(shape))]
-        outputs.append(_sliced(values[0], shape, shape_of(variable), starts))
-        start += shape_of(variable)[axis]
-    return outputs
+    axis = eqn.params["axis"]
+    return _parts(values[0], shape_of(eqn.invars[0]), axis, [shape_of(variable)[axis] for variable in eqn.outvars])
 
 
 def _unstack(builder: TraceBuilder, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """A slice for each position of an axis, which is gone then (JAX 0.12)."""
-    axis, shape = eqn.params["axis"], shape_of(eqn.invars[0])
-    if isinstance(values[0], Constant):
-        return [values[0]] * shape[axis]
+    axis = eqn.params["axis"]
+    parts: Any = _parts(values[0], shape_of(eqn.invars[0]), axis, [1] * len(eqn.outvars))
+    return [dataclasses.replace(part, axes=ax.drop(part.axes, (axis,))) for part in parts]
+
+
+def _parts(value: Value, shape: Sequence[int], axis: int, sizes: Sequence[int]) -> list[Value]:
+    """Slices of these sizes along an axis, one behind the other."""
     outputs: list[Value] = []
-    for start in range(shape[axis]):
+    start = 0
+    for size in sizes:
         starts = [start if d == axis else 0 for d in range(len(shape))]
-        part: Any = _sliced(values[0], shape, [1 if d == axis else n for d, n in enumerate(shape)], starts)
-        outputs.append(dataclasses.replace(part, axes=ax.drop(part.axes, (axis,))))
+        outputs.append(_sliced(value, shape, [size if d == axis else n for d, n in enumerate(shape)], starts))
+        start += size
     return outputs
 
 
