@@ -74,9 +74,16 @@ def trace_lean(function: Callable[..., Any], *arguments: Any, device: Any = None
     Returns:
       The function of flat arguments, and the tree that its outputs are the leaves of.
     """
-    traced = jax.jit(function).trace(*arguments)
-    outputs, tree = jax.tree.flatten(traced.out_info)
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in outputs)
+    trees: list[Any] = []
+
+    def leaves(*arguments: Any) -> list[jax.Array]:
+        # JAX keeps the trees that its jitted functions give, and the tree of a vjp holds all that was traced for it.
+        outputs, tree = jax.tree.flatten(function(*arguments))
+        trees.append(tree)
+        return outputs
+
+    traced = jax.jit(leaves).trace(*arguments)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in traced.out_info)
     flat, closed = tuple(jax.tree.leaves(arguments)), traced.jaxpr
     variables, values = closed.jaxpr.outvars, dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
 
@@ -102,4 +109,4 @@ def trace_lean(function: Callable[..., Any], *arguments: Any, device: Any = None
         everything = run(*arguments)
         return [everything[number] for number in first]
 
-    return LeanFunction(compute, flat, constants, places, shapes), tree
+    return LeanFunction(compute, flat, constants, places, shapes), trees[0]

@@ -9,7 +9,7 @@ import race
 from ghn_jax.metatraining.command import parse_config
 
 SMALL = (
-    *("--batch-size=16", "--demo-width=4", "--num-architectures=1", "--meta-batch=1", "--sampler-workers=0"),
+    *("--batch-size=16", "--demo-width=8", "--num-architectures=1", "--meta-batch=1", "--sampler-workers=0"),
     *("--validate-every=1", "--validation-architectures=1", "--validation-images=16"),
     *("--test-architectures=1", "--test-images=16", "--hid=8", "--compile-threads=0"),
 )

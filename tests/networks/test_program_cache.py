@@ -1,5 +1,6 @@
 """What compiled layers hold is bounded, by number and by memory mappings of the process."""
 
+import gc
 import json
 import logging
 import os
@@ -37,6 +38,24 @@ def test_dropping_a_layer_unmaps_it():
     gained = compile_and_drop() - before
     assert gained > 8 * 3
     assert mappings() - before < gained / 4  # the heap may have grown
+
+
+def test_reading_layers_back_leaves_no_traces_behind():
+    keys = list(program_keys(backward=True).values())[:12]
+    programs = Programs(Bound(programs=1, mappings=None))
+
+    def traced() -> int:
+        for key in keys:
+            programs.get(key)
+        gc.collect()
+        return sum(type(held).__name__ == "ClosedJaxpr" for held in gc.get_objects())
+
+    traced()
+    traced()
+    before = traced()
+    left = traced() - before
+    assert programs.report().reloaded == 3 * len(keys)
+    assert left <= len(keys)  # JAX caches some of its own functions; eight of each layer stayed with the tree of its vjp
 
 
 def test_the_least_recently_used_go_first():
