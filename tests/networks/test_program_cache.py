@@ -55,7 +55,7 @@ def test_reading_layers_back_leaves_no_traces_behind():
     before = traced()
     left = traced() - before
     assert programs.report().reloaded == 3 * len(keys)
-    assert left <= len(keys)  # JAX caches some of its own functions; eight of each layer stayed with the tree of its vjp
+    assert left <= len(keys)  # some are JAX's own; eight of each layer stayed with the tree of its vjp
 
 
 def test_the_least_recently_used_go_first():
