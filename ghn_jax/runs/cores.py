@@ -17,7 +17,7 @@ def divide_cores(networks: int) -> None:
     """Gives each of `networks` that will run side by side on a CPU a part of its cores; for commands.
 
     By default every program spreads over all cores, and those that run at once wait for each other's threads: 16
-    networks of DeepNets-1M took 4.9 s on two cores two at a time, and 4.2 s with a core each (jax 0.10.1;
+    networks of DeepNets-1M took 4.6 s on two cores two at a time, and 3.6 s with a core each (jax 0.10.1;
     ``python experiments/benchmark.py networks``). Single programs, as those of the hypernetwork, become slower instead.
     Sums are added in another order, as with another number of cores.
 
