@@ -13,6 +13,7 @@ from ghn_jax.hypernet.checkpoints.pretrained import save_pretrained
 from ghn_jax.hypernet.config import GHNConfig
 from ghn_jax.hypernet.ghn import GHN, init_ghn
 from ghn_jax.hypernet.grouping import PreparedBatch, prepare
+from ghn_jax.hypernet.other_classes import with_classes
 from ghn_jax.hypernet.prediction import FlatParams, compile_for, predict_params, predict_with_vjp
 from ghn_jax.hypernet.protocols import Decoder, Encoder
 
@@ -38,4 +39,5 @@ __all__ = [
     "save_checkpoint",
     "save_file",
     "save_pretrained",
+    "with_classes",
 ]

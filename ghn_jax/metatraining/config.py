@@ -89,8 +89,8 @@ class RunConfig:
       run_dir: folder of checkpoints, metrics and pictures; a run that is there already is resumed. Default:
         runs/PRESET-DATASET-SEED.
       seed: of everything.
-      start_from: hypernetwork whose weights the run begins with: a run's folder, or anything that `load_ghn` takes;
-        default: random weights.
+      start_from: hypernetwork whose weights the run begins with: a run's folder, or anything that `load_ghn` takes; of
+        another number of classes, what decodes classifiers is new. Default: random weights.
       minutes: wall-clock after which the run saves and ends; default: no limit.
       checkpoint_minutes: between checkpoints.
       keep_last: checkpoints kept besides the best.

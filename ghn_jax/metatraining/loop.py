@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ghn_jax.deepnets.sources import training_stream
-from ghn_jax.hypernet import GHN, PretrainedGHN, init_ghn, load_ghn, save_file
+from ghn_jax.hypernet import GHN, PretrainedGHN, init_ghn, load_ghn, save_file, with_classes
 from ghn_jax.images import ImageSet, ImageStream, TrainBatches, few_shot, load_images, train_batches
 from ghn_jax.keys import DROPOUT, INITIALISATION, named_key
 from ghn_jax.metatraining.ahead import MetaBatches, TrainBatch
@@ -27,6 +28,8 @@ from ghn_jax.runs.memory import ProcessMemory
 from ghn_jax.runs.metrics import read_metrics
 from ghn_jax.runs.progress import Progress, Reporter
 from ghn_jax.runs.trainer import BatchSource, StepFn, StepOutput, Trainer
+
+_LOG = logging.getLogger(__name__)
 
 GHN_FILE = "ghn.npz"
 """The trained hypernetwork alone, for `hypernet.load_ghn`, in the run's folder."""
@@ -78,14 +81,24 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
 def initialise(config: TrainConfig) -> tuple[GHN, Any]:
     """The hypernetwork of a resolved configuration and its first weights.
 
-    They are those of `config.run.start_from`, else random ones that depend on the seed alone.
+    They are those of `config.run.start_from`, for other classes as `hypernet.with_classes` gives them, else random ones
+    that depend on the seed alone.
 
     Raises:
       ValueError: for a start of another configuration; names what differs.
     """
-    ghn = GHN(config.ghn)
+    ghn, key = GHN(config.ghn), named_key(config.run.seed, INITIALISATION)
     if config.run.start_from is not None:
         start = load_trained(config.run.start_from)
+        classes = start.config.num_classes
+        if classes != config.ghn.num_classes:
+            start = with_classes(start, config.ghn.num_classes, key)
+            _LOG.info(
+                "%s is for %d classes, not %d: weights that depend on their number begin anew",
+                config.run.start_from,
+                classes,
+                config.ghn.num_classes,
+            )
         pairs = (
             (f.name, getattr(start.config, f.name), getattr(config.ghn, f.name)) for f in dataclasses.fields(config.ghn)
         )
@@ -95,7 +108,7 @@ def initialise(config: TrainConfig) -> tuple[GHN, Any]:
                 f"--start-from {config.run.start_from!r} is another hypernetwork than the run's: {'; '.join(different)}"
             )
         return ghn, start.variables["params"]
-    return ghn, init_ghn(ghn, named_key(config.run.seed, INITIALISATION))["params"]
+    return ghn, init_ghn(ghn, key)["params"]
 
 
 def train(config: TrainConfig, reporter: Reporter | None = None) -> TrainResult:
