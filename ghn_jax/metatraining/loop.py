@@ -145,7 +145,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> TrainResult:
         minutes=run.minutes,
     )
     outcome = trainer.run()
-    trained = jax.device_get(_local(outcome.state.params))
+    trained = jax.device_get(_local(outcome.state.learned))
     if jax.process_index() == 0:
         save_file(config.run_dir / GHN_FILE, config.ghn, {"params": trained})
     networks = outcome.done * config.architectures.meta_batch
@@ -207,7 +207,9 @@ def _callbacks(config: TrainConfig, validator: Validator, steps_per_epoch: int) 
         callbacks.append(TimeLimit(run.minutes))
     if run.validation_architectures:
         every = run.validate_every or steps_per_epoch
-        callbacks.append(Validation(lambda state: validator(_local(state.params)), every, "top1", _describe_validation))
+        callbacks.append(
+            Validation(lambda state: validator(_local(state.learned)), every, "top1", _describe_validation)
+        )
     return callbacks
 
 
@@ -264,4 +266,4 @@ def load_trained(source: str | os.PathLike[str]) -> PretrainedGHN:
     if best is None:
         raise ValueError(f"{folder} holds no checkpoint yet")
     state, _ = restore(folder, best, like)
-    return PretrainedGHN(ghn, {"params": state.params})
+    return PretrainedGHN(ghn, {"params": state.learned})

@@ -43,6 +43,22 @@ def test_updates_are_clip_then_l2_then_adam_then_decay(decay: dict[str, float]) 
         np.testing.assert_allclose(ours, wanted, rtol=2e-5)
 
 
+def test_the_average_follows_the_weights_and_skips_what_is_not_finite() -> None:
+    config = OptimiserConfig(average=0.5)
+    state = initial_state(config, {"w": jnp.array([1.0, -2.0])})
+    wanted = np.array([1.0, -2.0])
+    for count, gradient in enumerate(([0.5, 1.0], [jnp.nan, 1.0], [2.0, -1.0], [0.1, 0.3], *[[1.0, 1.0]] * 6)):
+        finite = bool(np.isfinite(gradient).all())
+        state, _ = update(state, {"w": jnp.array(gradient)}, jnp.zeros(()), jnp.asarray(0.1), config)
+        made = count + 1 - (count >= 1)
+        decay = min(0.5, (1 + made) / (10 + made))
+        wanted = decay * wanted + (1 - decay) * np.asarray(state.params["w"]) if finite else wanted
+        np.testing.assert_allclose(state.learned["w"], wanted, rtol=1e-6)
+    assert 11 / 19 > config.average  # the last updates had the full decay
+    assert not np.allclose(state.learned["w"], state.params["w"])
+    assert initial_state(OptimiserConfig(), state.params).learned is state.params
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_an_update_that_is_not_finite_changes_nothing_but_the_count(where: str) -> None:
     config = OptimiserConfig()

@@ -21,7 +21,7 @@ STEPS = 30
 COUNTED = ("--seed=1", "--num-architectures=4", "--max-nodes=140")
 """Architectures of which some draws are held out and half of the meta-batches have too many nodes."""
 
-OPTIONS = (*COUNTED, f"--steps={STEPS}", "--checkpoint-minutes=0")  # a checkpoint after every update
+OPTIONS = (*COUNTED, f"--steps={STEPS}", "--average=0.9", "--checkpoint-minutes=0")  # one after every update
 
 
 @pytest.fixture(scope="module")
