@@ -54,7 +54,7 @@ def test_the_average_follows_the_weights_and_skips_what_is_not_finite() -> None:
         decay = min(0.5, (1 + made) / (10 + made))
         wanted = decay * wanted + (1 - decay) * np.asarray(state.params["w"]) if finite else wanted
         np.testing.assert_allclose(state.learned["w"], wanted, rtol=1e-6)
-    assert 11 / 19 > config.average  # the last updates had the full decay
+    assert config.average < 11 / 19  # the last updates had the full decay
     assert not np.allclose(state.learned["w"], state.params["w"])
     assert initial_state(OptimiserConfig(), state.params).learned is state.params
 
