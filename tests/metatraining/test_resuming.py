@@ -18,10 +18,10 @@ from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 from ghn_jax.runs.records import read_record
 
 STEPS = 30
-COUNTED = ("--seed=1", "--num-architectures=4", "--max-nodes=140")
-"""Architectures of which some draws are held out and half of the meta-batches have too many nodes."""
+COUNTED = ("--seed=1", "--num-architectures=4", "--max-nodes=140", "--average=0.9")
+"""Some draws are held out, half of the meta-batches have too many nodes, and the weights are averaged."""
 
-OPTIONS = (*COUNTED, f"--steps={STEPS}", "--average=0.9", "--checkpoint-minutes=0")  # one after every update
+OPTIONS = (*COUNTED, f"--steps={STEPS}", "--checkpoint-minutes=0")  # one after every update
 
 
 @pytest.fixture(scope="module")
