@@ -34,7 +34,7 @@ from ghn_jax.evaluation.score_table import RANDOM_INIT_LABELS
 from ghn_jax.images import load_images
 from ghn_jax.images.records import BadImages
 from ghn_jax.metatraining.config import ImageConfig
-from ghn_jax.metatraining.loop import load_trained
+from ghn_jax.metatraining.starting import load_trained
 from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.runs.pictures import histogram_picture
 

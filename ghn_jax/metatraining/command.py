@@ -9,7 +9,8 @@ import tyro
 from jax.experimental import multihost_utils
 
 from ghn_jax.hypernet.protocols import DECODERS, ENCODERS
-from ghn_jax.metatraining.config import PRESETS, RunConfig, TrainConfig, imagenet_scale
+from ghn_jax.metatraining.config import RunConfig, TrainConfig
+from ghn_jax.metatraining.presets import PRESETS, imagenet_scale
 from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.runs.cores import divide_cores
 

@@ -1,27 +1,23 @@
-"""Configuration of a meta-training run, and its presets."""
+"""Configuration of a meta-training run."""
 
 import dataclasses
-import json
+import itertools
 import pathlib
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from ghn_jax.deepnets.sources import ArchitectureConfig, Task
 from ghn_jax.fields import COUNT, COUNT_OR_NONE, IMAGE_SIZE, SEED, WORKERS, Range, check_fields, refuse_idle
-from ghn_jax.files import atomic_file
 from ghn_jax.hypernet import GHNConfig
-from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.images.records import BadImages
 from ghn_jax.metatraining.optimisation import OptimiserConfig
-from ghn_jax.runs.checkpoints import saved_steps
 
 Preset = Literal["ghn2", "ghn1", "mlp", "demo", "ghn3-t", "ghn3-tiny"]
 
-CONFIG_FILE = "config.json"
-
 _OF_IMAGES = {
     "image_size": IMAGE_SIZE,
+    "small_sizes": IMAGE_SIZE,
+    "small_until": Range(0, 1, whole=False, open=True, below=True),
     "batch_size": Range(1, 1_000_000),
     "images_per_class": COUNT,
     "image_workers": WORKERS,
@@ -54,6 +50,8 @@ class ImageConfig:
         imagenet2012, ..) or folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*.
       data_dir: folder of prepared tensorflow-datasets sets; default ~/tensorflow_datasets.
       image_size: height and width to resize to; default: the set's own.
+      small_sizes: image sizes that training begins with, in order, before it goes on to `image_size`.
+      small_until: for each of them, the share of all updates after which the next size follows.
       batch_size: images B, shared by all networks of a meta-batch.
       images_per_class: train on so many images of each class only (few-shot); default: all.
       few_shot: which ones: random, drawn with the run's seed, or the first of each class.
@@ -65,6 +63,8 @@ class ImageConfig:
     dataset: str = "digits"
     data_dir: str | None = None
     image_size: int | None = None
+    small_sizes: tuple[int, ...] = ()
+    small_until: tuple[float, ...] = ()
     batch_size: int = 64
     images_per_class: int | None = None
     few_shot: Literal["random", "first"] = "random"
@@ -75,6 +75,12 @@ class ImageConfig:
         check_fields(self, _OF_IMAGES)
         if not self.dataset:
             raise ValueError("dataset must name an image set, got ''")
+        if len(self.small_sizes) != len(self.small_until):
+            raise ValueError(
+                f"small_until must have one share for each of small_sizes {self.small_sizes}, got {self.small_until}"
+            )
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.small_until)):
+            raise ValueError(f"small_until must rise from share to share, got {self.small_until}")
         if self.images_per_class is None:
             refuse_idle(self, ("few_shot",), "without images_per_class")
         if self.dataset == "digits" or self.dataset.startswith("folder:"):
@@ -183,132 +189,3 @@ class TrainConfig:
             return self.run.run_dir
         name = self.images.dataset.removeprefix("folder:").replace("/", "_")
         return pathlib.Path("runs") / f"{self.preset}-{name}-{self.run.seed}"
-
-
-GHN3_OPTIMISER = OptimiserConfig(
-    learning_rate=4e-4, schedule="cosine-warmup", l2=0.0, weight_decay=1e-2, norm_penalty=3e-5
-)
-
-PRESETS: dict[Preset, TrainConfig] = {
-    "ghn2": TrainConfig("ghn2"),
-    "ghn1": TrainConfig("ghn1", ghn=GHNConfig.preset("ghn1"), architectures=ArchitectureConfig(meta_batch=1)),
-    "mlp": TrainConfig("mlp", ghn=GHNConfig.preset("mlp")),
-    "demo": TrainConfig(
-        "demo",
-        images=ImageConfig(image_size=8),
-        architectures=ArchitectureConfig(split="demo", meta_batch=4),
-        ghn=GHNConfig(max_shape=(16, 16, 11, 11)),
-        optimiser=OptimiserConfig(epochs=1_000, steps=2_500, learning_rate=2e-3, schedule="cosine", warmup_steps=50),
-        run=RunConfig(
-            minutes=7.0, checkpoint_minutes=2.0, validate_every=250, validation_architectures=10, test_images=None
-        ),
-    ),
-}
-
-
-PRESETS["ghn3-t"] = TrainConfig("ghn3-t", ghn=GHNConfig.preset("ghn3-t"), optimiser=GHN3_OPTIMISER)
-PRESETS["ghn3-tiny"] = dataclasses.replace(
-    PRESETS["demo"],
-    preset="ghn3-tiny",
-    ghn=GHNConfig.preset("ghn3-t").replace(max_shape=(16, 16, 11, 11), hid=32),
-    optimiser=dataclasses.replace(GHN3_OPTIMISER, epochs=1_000, steps=2_500),
-)
-
-
-def imagenet_scale(config: TrainConfig) -> TrainConfig:
-    """What the papers change for ImageNet: tensors decoded, batch, epochs, label smoothing.
-
-    Applies to the defaults of a preset only, before the command line.
-    """
-    is_ghn3 = config.preset.startswith("ghn3")
-    epochs, images, largest = (75, 128, config.ghn.max_shape[0]) if is_ghn3 else (150, 256, 64)
-    steps = {"milestones": (100, 140)} if config.optimiser.schedule == "steps" else {}
-    optimiser = dataclasses.replace(config.optimiser, epochs=epochs, label_smoothing=0.1, **steps)
-    return dataclasses.replace(
-        config,
-        images=dataclasses.replace(config.images, batch_size=images),
-        ghn=config.ghn.replace(max_shape=(largest, largest, 16, 16)),
-        optimiser=optimiser,
-    )
-
-
-def to_json(config: Any) -> Any:
-    """A configuration as JSON objects."""
-    if isinstance(config, GHNConfig):
-        return config.to_json()
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    return str(config) if isinstance(config, pathlib.Path) else config
-
-
-def save_config(config: TrainConfig, folder: pathlib.Path) -> None:
-    """Writes the resolved configuration beside the checkpoints."""
-    with atomic_file(folder / CONFIG_FILE) as new:
-        new.write_text(json.dumps(to_json(config), indent=1) + "\n")
-
-
-def load_config(folder: pathlib.Path) -> TrainConfig:
-    """The configuration that a run was started with.
-
-    Raises:
-      ValueError: if there is none, or its file is damaged or has an unknown field; names the file.
-    """
-    path = folder / CONFIG_FILE
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: {folder} is no folder of a run")
-    try:
-        return _from_json(json.loads(path.read_text()))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is no configuration of a run: {error}. Without that file, the run can go on with the options that "
-            "it was started with"
-        ) from None
-
-
-def _from_json(data: Any) -> TrainConfig:
-    """What `to_json` was given; fields that are missing, as in files of earlier versions, get their defaults."""
-    groups = checked_fields(TrainConfig, data, "it")
-    for group in dataclasses.fields(TrainConfig):
-        if group.name == "ghn":
-            groups["ghn"] = GHNConfig.from_json(groups["ghn"])
-        elif group.name != "preset":
-            kind = type(getattr(PRESETS["ghn2"], group.name))
-            there = groups[group.name]
-            if isinstance(there, Mapping):
-                there = {**to_json(kind()), **there}
-            groups[group.name] = kind(**checked_fields(kind, there, group.name))
-    return TrainConfig(**groups)
-
-
-_MAY_CHANGE = ("images.data_dir", "images.image_workers", "architectures.sampler_workers", "optimiser.max_skipped")
-_LENGTH = ("optimiser.epochs", "optimiser.steps")
-
-
-def check_resumable(config: TrainConfig) -> None:
-    """Raises ValueError if the run's folder holds a run that was configured differently; names the differences.
-
-    How often it reports and what it runs on may change, and with the schedule "steps" also how long it runs: the rates
-    of the updates made so far stay what they were, which those of a cosine do not. A folder without a checkpoint holds
-    nothing to go on with: a start that failed does not stand in the way of the corrected command.
-    """
-    if not (config.run_dir / CONFIG_FILE).exists() or not saved_steps(config.run_dir):
-        return
-    there = load_config(config.run_dir)
-    pairs = [
-        (f"{part}.{f.name}", getattr(getattr(there, part), f.name), getattr(getattr(config, part), f.name))
-        for part in ("images", "architectures", "ghn", "optimiser")
-        for f in dataclasses.fields(getattr(config, part))
-    ]
-    pairs += [(f"run.{name}", getattr(there.run, name), getattr(config.run, name)) for name in ("seed", "dtype")]
-    free = _MAY_CHANGE if config.optimiser.schedule != "steps" else (*_MAY_CHANGE, *_LENGTH)
-    changed = [
-        f"{name} was {old!r}, now {new!r}"
-        + (" (it would change the cosine's rates of the updates already made)" if name in _LENGTH else "")
-        for name, old, new in pairs
-        if old != new and name not in free
-    ]
-    if changed:
-        raise ValueError(
-            f"{config.run_dir} holds a run of another configuration ({'; '.join(changed)}): "
-            "repeat its options to go on with it, or choose another --run-dir"
-        )

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import logging
-import os
-import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,24 +10,25 @@ import jax.numpy as jnp
 import optax
 
 from ghn_jax.deepnets.sources import training_stream
-from ghn_jax.hypernet import GHN, PretrainedGHN, init_ghn, load_ghn, save_file, with_classes
-from ghn_jax.images import ImageSet, ImageStream, TrainBatches, few_shot, load_images, train_batches
-from ghn_jax.keys import DROPOUT, INITIALISATION, named_key
+from ghn_jax.hypernet import GHN, save_file
+from ghn_jax.images import ImageSet, ImageStream, TrainBatches, train_batches
+from ghn_jax.keys import DROPOUT, named_key
 from ghn_jax.metatraining.ahead import MetaBatches, TrainBatch
-from ghn_jax.metatraining.config import TrainConfig, check_resumable, load_config, save_config, to_json
+from ghn_jax.metatraining.config import TrainConfig
+from ghn_jax.metatraining.config_files import check_resumable, save_config, to_json
 from ghn_jax.metatraining.failures import RecordFailures
+from ghn_jax.metatraining.growth import Phase, PhasedBatches, phases
 from ghn_jax.metatraining.optimisation import TrainState, initial_state
+from ghn_jax.metatraining.resolving import load_sized, resolve
+from ghn_jax.metatraining.starting import initialise
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.metatraining.validation import Validator
 from ghn_jax.runs import devices
 from ghn_jax.runs.callbacks import Callback, Log, Metrics, SaveEvery, TimeLimit, Validation
-from ghn_jax.runs.checkpoints import FOLDER, best_step, restore
 from ghn_jax.runs.memory import ProcessMemory
 from ghn_jax.runs.metrics import read_metrics
 from ghn_jax.runs.progress import Progress, Reporter
 from ghn_jax.runs.trainer import BatchSource, StepFn, StepOutput, Trainer
-
-_LOG = logging.getLogger(__name__)
 
 GHN_FILE = "ghn.npz"
 """The trained hypernetwork alone, for `hypernet.load_ghn`, in the run's folder."""
@@ -62,55 +61,6 @@ class TrainResult:
     finished: bool
 
 
-def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
-    """Loads the images and fills in what depends on them: number of classes and image size."""
-    wanted = config.images
-    images = load_images(wanted.dataset, wanted.image_size, wanted.data_dir, wanted.image_workers, wanted.bad_images)
-    if wanted.images_per_class is not None:
-        if not isinstance(images, ImageSet):
-            raise ValueError(f"--images-per-class needs a set that fits in memory; {wanted.dataset!r} is streamed")
-        few = few_shot(images.train, wanted.images_per_class, config.run.seed, choice=wanted.few_shot)
-        images = dataclasses.replace(images, train=few)
-    return dataclasses.replace(
-        config,
-        images=dataclasses.replace(wanted, image_size=images.image_size),
-        ghn=config.ghn.replace(num_classes=images.num_classes),
-    ), images
-
-
-def initialise(config: TrainConfig) -> tuple[GHN, Any]:
-    """The hypernetwork of a resolved configuration and its first weights.
-
-    They are those of `config.run.start_from`, for other classes as `hypernet.with_classes` gives them, else random ones
-    that depend on the seed alone.
-
-    Raises:
-      ValueError: for a start of another configuration; names what differs.
-    """
-    ghn, key = GHN(config.ghn), named_key(config.run.seed, INITIALISATION)
-    if config.run.start_from is not None:
-        start = load_trained(config.run.start_from)
-        classes = start.config.num_classes
-        if classes != config.ghn.num_classes:
-            start = with_classes(start, config.ghn.num_classes, key)
-            _LOG.info(
-                "%s is for %d classes, not %d: weights that depend on their number begin anew",
-                config.run.start_from,
-                classes,
-                config.ghn.num_classes,
-            )
-        pairs = (
-            (f.name, getattr(start.config, f.name), getattr(config.ghn, f.name)) for f in dataclasses.fields(config.ghn)
-        )
-        different = [f"{name} is {theirs!r}, wanted {ours!r}" for name, theirs, ours in pairs if theirs != ours]
-        if different:
-            raise ValueError(
-                f"--start-from {config.run.start_from!r} is another hypernetwork than the run's: {'; '.join(different)}"
-            )
-        return ghn, start.variables["params"]
-    return ghn, init_ghn(ghn, key)["params"]
-
-
 def train(config: TrainConfig, reporter: Reporter | None = None) -> TrainResult:
     """Trains, or goes on where a run in the same folder stopped, until the configured end.
 
@@ -125,18 +75,20 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> TrainResult:
     config, images = resolve(config)
     check_resumable(config)
     run, optimiser = config.run, config.optimiser
-    image_batches = train_batches(images, config.images.batch_size, run.seed)
-    steps_per_epoch = image_batches.steps_per_epoch
+    sized = [*(load_sized(config, size) for size in config.images.small_sizes), images]
+    image_batches = [train_batches(each, config.images.batch_size, run.seed) for each in sized]
+    steps_per_epoch = image_batches[-1].steps_per_epoch
+    total_steps = optimiser.total_steps(steps_per_epoch)
     mesh = devices.arch_mesh()
     ghn, params = initialise(config)
     step = MetaStep(ghn, optimiser, mesh, params, dtype=jnp.dtype(run.dtype), threads=run.threads)
     trainer = Trainer(
         meta_step_fn(config, step, optimiser.rates(steps_per_epoch)),
         devices.replicate(initial_state(optimiser, params), mesh),
-        _batch_source(config, step, image_batches),
+        _batch_source(config, step, image_batches, phases(config.images, total_steps)),
         _callbacks(config, Validator(config, ghn, images), steps_per_epoch),
         folder=config.run_dir,
-        total_steps=optimiser.total_steps(steps_per_epoch),
+        total_steps=total_steps,
         key=named_key(run.seed, DROPOUT),
         keep_last=run.keep_last,
         reporter=reporter,
@@ -168,6 +120,7 @@ def meta_step_fn(config: TrainConfig, step: MetaStep, rates: optax.Schedule) -> 
         metrics = {
             "loss": report.loss,
             "accuracy": report.accuracy,
+            "image_size": batch.images[0].shape[1],
             "learning_rate": rate,
             "gradient_norm": report.gradient_norm,
             "skipped": int(not report.finite),
@@ -213,20 +166,27 @@ def _callbacks(config: TrainConfig, validator: Validator, steps_per_epoch: int) 
     return callbacks
 
 
-def _batch_source(config: TrainConfig, step: MetaStep, images: TrainBatches) -> BatchSource[TrainBatch]:
-    size = config.task.image_size
+def _batch_source(
+    config: TrainConfig, step: MetaStep, images: Sequence[TrainBatches], parts: Sequence[Phase]
+) -> BatchSource[TrainBatch]:
+    """Batches of phase after phase, which have images of their own."""
 
-    def batches(first: int, position: int | None, progress: Progress | None) -> MetaBatches:
-        return MetaBatches(
-            training_stream(config.architectures, config.task, config.run.seed, position or 0),
-            images,
-            step,
-            (config.images.batch_size, size, size, 3),
-            first=first,
-            ahead=config.run.compile_ahead,
-            threads=config.run.compile_threads,
-            progress=progress,
-        )
+    def batches(first: int, position: int | None, progress: Progress | None) -> PhasedBatches[TrainBatch]:
+        def make(phase: int, number: int, position: int | None) -> MetaBatches:
+            size = parts[phase].image_size
+            task = config.task._replace(image_size=size)
+            return MetaBatches(
+                training_stream(config.architectures, task, config.run.seed, position or 0),
+                images[phase],
+                step,
+                (config.images.batch_size, size, size, 3),
+                first=number,
+                ahead=config.run.compile_ahead,
+                threads=config.run.compile_threads,
+                progress=progress,
+            )
+
+        return PhasedBatches([part.end for part in parts], make, first, position)
 
     return batches
 
@@ -248,22 +208,3 @@ def _describe(metrics: Metrics) -> str:
 
 def _describe_validation(found: Metrics) -> str:
     return f"unseen architectures {100 * found['top1']:.1f} +- {100 * found['error']:.1f} % top-1"
-
-
-def load_trained(source: str | os.PathLike[str]) -> PretrainedGHN:
-    """The hypernetwork of a run's folder (its best checkpoint), or anything that `hypernet.load_ghn` takes.
-
-    Raises:
-      ValueError: for a run without checkpoints, or where `load_ghn` does.
-    """
-    folder = pathlib.Path(source)
-    if not (folder / FOLDER).is_dir():
-        return load_ghn(source)
-    config = load_config(folder)
-    ghn = GHN(config.ghn)
-    like = initial_state(config.optimiser, init_ghn(ghn, jax.random.key(0))["params"])
-    best = best_step(folder)
-    if best is None:
-        raise ValueError(f"{folder} holds no checkpoint yet")
-    state, _ = restore(folder, best, like)
-    return PretrainedGHN(ghn, {"params": state.learned})

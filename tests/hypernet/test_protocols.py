@@ -42,7 +42,7 @@ from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
 from ghn_jax.hypernet.encoders.node_features import NodeFeatures
 from ghn_jax.hypernet.programs import embed_program
 from ghn_jax.metatraining.command import parse_config
-from ghn_jax.metatraining.config import load_config, save_config
+from ghn_jax.metatraining.config_files import load_config, save_config
 
 HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -14,8 +14,9 @@ from tiny_runs import ROOT, TINY, environment, finish, run_command
 from ghn_jax.evaluation import EvaluationConfig, evaluate
 from ghn_jax.evaluation.score_table import read_scores
 from ghn_jax.metatraining.command import parse_config
-from ghn_jax.metatraining.config import load_config
-from ghn_jax.metatraining.loop import load_trained, train
+from ghn_jax.metatraining.config_files import load_config
+from ghn_jax.metatraining.loop import train
+from ghn_jax.metatraining.starting import load_trained
 from ghn_jax.runs.metrics import read_metrics
 
 SIDE = 28

@@ -19,8 +19,9 @@ from ghn_jax.hypernet.decoders.low_rank import LowRankDecoderConfig
 from ghn_jax.hypernet.encoders.graphormer import GraphormerConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.encoders.node_features import channel_table
-from ghn_jax.metatraining.config import PRESETS, RunConfig
-from ghn_jax.metatraining.loop import initialise
+from ghn_jax.metatraining.config import RunConfig
+from ghn_jax.metatraining.presets import PRESETS
+from ghn_jax.metatraining.starting import initialise
 
 SMALL = GHNConfig(max_shape=(4, 4, 3, 3), hid=8)
 FAMILIES = {

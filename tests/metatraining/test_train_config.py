@@ -9,8 +9,10 @@ import pytest
 from ghn_jax.hypernet import GHNConfig
 from ghn_jax.images import ImageSet
 from ghn_jax.metatraining.command import parse_config
-from ghn_jax.metatraining.config import PRESETS, TrainConfig, check_resumable, load_config, save_config
-from ghn_jax.metatraining.loop import resolve
+from ghn_jax.metatraining.config import TrainConfig
+from ghn_jax.metatraining.config_files import check_resumable, load_config, save_config
+from ghn_jax.metatraining.presets import PRESETS
+from ghn_jax.metatraining.resolving import resolve
 
 
 def test_the_default_is_ghn_2_of_the_paper() -> None:
@@ -141,7 +143,7 @@ def test_a_run_may_become_longer_where_the_rates_made_stay(tmp_path: pathlib.Pat
     save_config(parse_config(options, ""), tmp_path)
     check_resumable(parse_config([*options, option], ""))
     save_config(parse_config([*options, "--schedule=cosine"], ""), tmp_path)
-    with pytest.raises(ValueError, match=rf"optimiser\.{name} was .*cosine's rates of the updates already made"):
+    with pytest.raises(ValueError, match=rf"optimiser\.{name} was .*rates or image sizes of the updates already made"):
         check_resumable(parse_config([*options, "--schedule=cosine", option], ""))
     with pytest.raises(ValueError, match=r"optimiser\.schedule was 'cosine', now 'steps'"):
         check_resumable(parse_config(options, ""))
@@ -155,7 +157,7 @@ def test_a_few_images_of_each_class_can_be_trained_on() -> None:
 
 
 def test_a_few_images_of_each_class_need_a_set_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghn_jax.metatraining.loop.load_images", lambda *_: "a stream")
+    monkeypatch.setattr("ghn_jax.metatraining.resolving.load_images", lambda *_: "a stream")
     with pytest.raises(ValueError, match="needs a set that fits in memory; 'imagenet2012' is streamed"):
         resolve(parse_config(["--dataset=imagenet2012", "--images-per-class=7"], ""))
 

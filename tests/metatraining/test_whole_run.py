@@ -10,8 +10,8 @@ from tiny_runs import ROOT, environment, finish, start
 
 from ghn_jax.evaluation.score_table import read_scores
 from ghn_jax.hypernet import load_ghn
-from ghn_jax.metatraining.config import load_config
-from ghn_jax.metatraining.loop import load_trained
+from ghn_jax.metatraining.config_files import load_config
+from ghn_jax.metatraining.starting import load_trained
 from ghn_jax.runs.metrics import read_metrics
 
 

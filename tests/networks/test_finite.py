@@ -1,4 +1,4 @@
-"""No value that a network computes is lost to its type: what is finite in float64 is so in float32 and bfloat16."""
+"""No value that a network computes is lost to its type: what float64 finds in float32's range is finite in others."""
 
 import contextlib
 from typing import Any
@@ -38,8 +38,14 @@ def he_parameters(args: NetworkArgs, seed: int) -> dict[Path, np.ndarray]:
     return params
 
 
-def non_finite(runner: Runner, args: NetworkArgs, params: dict[Path, np.ndarray], dtype: str, seed: int) -> set[str]:
-    """Names of what is not finite after a forward and a backward pass."""
+LARGEST = float(np.finfo(np.float32).max)
+"""Of float32, about that of bfloat16 too."""
+
+
+def non_finite(
+    runner: Runner, args: NetworkArgs, params: dict[Path, np.ndarray], dtype: str, seed: int, *, largest: float = np.inf
+) -> set[str]:
+    """Names of what is not finite, or beyond `largest`, after a forward and a backward pass."""
     rng = np.random.default_rng(seed)
     exact = dtype == "float64"
     with jax.enable_x64(True) if exact else contextlib.nullcontext():
@@ -49,7 +55,7 @@ def non_finite(runner: Runner, args: NetworkArgs, params: dict[Path, np.ndarray]
         found = runner.loss_and_grads(network_plan(args), own, images, labels, rng=jax.random.key(seed), dtype=dtype)
         loss, logits, gradients = jax.device_get(found)
     everything = {"loss": loss, "logits": logits, **{"/".join(path): value for path, value in gradients.items()}}
-    return {name for name, value in everything.items() if not np.isfinite(value).all()}
+    return {name for name, value in everything.items() if not (np.isfinite(value) & (np.abs(value) <= largest)).all()}
 
 
 @pytest.mark.slow  # 300 networks in two types: 640 programs, shared by all of them
@@ -61,8 +67,8 @@ def test_what_is_finite_in_float64_is_finite_in_other_types(first: int) -> None:
         params = he_parameters(args, number)
         lost = {dtype: non_finite(runner, args, params, dtype, number) for dtype in ("float32", "bfloat16")}
         if any(lost.values()):
-            exact = non_finite(runner, args, params, "float64", number)
-            if "logits" in exact:  # no type holds what it computes: without BN, gates multiply what they gate
+            exact = non_finite(runner, args, params, "float64", number, largest=LARGEST)
+            if "logits" in exact:  # they do not hold what it computes: without BN, gates multiply what they gate
                 assert args.norm is None, (number, args)
                 continue
             assert all(names <= exact for names in lost.values()), (number, args, lost, exact)

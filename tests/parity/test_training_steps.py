@@ -19,8 +19,8 @@ from parity_data import PARITY, checkpoint, fixture_args, fixture_images, needs_
 from ghn_jax.deepnets import MetaBatch, NetworkArgs, network_graph
 from ghn_jax.hypernet import GHN, load_ghn, predict_params
 from ghn_jax.hypernet.checkpoints.release_names import release_entries
-from ghn_jax.metatraining.config import GHN3_OPTIMISER
 from ghn_jax.metatraining.optimisation import OptimiserConfig, initial_state, update
+from ghn_jax.metatraining.presets import GHN3_OPTIMISER
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.networks import TargetNetwork
 from ghn_jax.runs import devices
