@@ -24,6 +24,7 @@ from flax import traverse_util
 
 from benchmarks import layers
 from benchmarks.memory import live_bytes
+from ghn_jax.deepnets.count import product_count
 from ghn_jax.deepnets.genotype import NetworkArgs
 from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.networks import Plan, Runner, network_plan
@@ -160,8 +161,8 @@ def run(repeats: int) -> dict[str, float]:
     divide_cores(THREADS)
     shape = jax.ShapeDtypeStruct(IMAGES, jnp.float32)
     runner = Runner()
-    plans: list[Plan] = [network_plan(args) for args in networks()]
-    plans.sort(key=lambda plan: -runner.multiply_adds(plan, IMAGES))  # long ones first, as in training
+    longest_first = sorted(networks(), key=product_count, reverse=True)  # as in training
+    plans: list[Plan] = [network_plan(args) for args in longest_first]
     work = [schedule(plan, shape, True, True, None) for plan in plans]
     runner.warm(plans, IMAGES, threads=THREADS)
     report = runner.report()

@@ -26,6 +26,7 @@ _RANGES = {
     "num_architectures": COUNT,
     "meta_batch": Range(1, 10_000),
     "max_nodes": COUNT,
+    "costly_above": Range(1, 10**15),
     "demo_width": Range(1, 8_192),
     "sampler_workers": WORKERS,
 }
@@ -51,6 +52,9 @@ class ArchitectureConfig:
       num_architectures: only so many architectures, over and over; default: no limit.
       meta_batch: networks per update.
       max_nodes: most nodes in a meta-batch; larger ones are passed over.
+      costly_above: networks that need more products than this for an image of 32 x 32 (at C = 32) are drawn less often,
+        in inverse proportion to their products; half of the train split needs more than 62,000,000. Default: all are
+        drawn alike.
       demo_width: C of the demo's networks.
       sampler_workers: processes that draw architectures; 0 draws in the training process.
     """
@@ -60,6 +64,7 @@ class ArchitectureConfig:
     num_architectures: int | None = None
     meta_batch: int = 8
     max_nodes: int = 2_200
+    costly_above: int | None = None
     demo_width: int = 16
     sampler_workers: int = 1
 
@@ -68,6 +73,8 @@ class ArchitectureConfig:
         if self.split not in (*SPLITS, DEMO):
             raise ValueError(f"unknown split {self.split!r}: choose one of {', '.join((*SPLITS, DEMO))}")
         check_demo(self)
+        if self.split == DEMO or self.architecture_file is not None:
+            refuse_idle(self, ("costly_above",), "for the demo and for files, whose networks are all used alike")
 
     @property
     def held_out_rule(self) -> str:
@@ -177,4 +184,5 @@ def architecture_stream(
         return DemoStream("train", seed, position, width=config.demo_width, **common)
     if config.architecture_file is not None:
         return FileStream(split, seed, position, path=config.architecture_file, **common)
-    return ArchitectureStream(split, seed, position, **common)
+    costly_above = config.costly_above if for_training else None
+    return ArchitectureStream(split, seed, position, costly_above=costly_above, **common)

@@ -15,7 +15,7 @@ from ghn_jax.deepnets.held_out import evaluation_networks
 from ghn_jax.deepnets.opening import fewest_new_first, layer_uses
 from ghn_jax.deepnets.sampler import draws
 from ghn_jax.deepnets.splits import split_rules
-from ghn_jax.deepnets.widths import draw_width
+from ghn_jax.deepnets.widths import counted_products, draw_width
 from ghn_jax.deepnets.workers import process_pool
 from ghn_jax.graphs.arch_graph import ArchGraph
 
@@ -75,6 +75,8 @@ class ArchitectureStream(Iterator[MetaBatch]):
       max_nodes: nodes that a meta-batch may have in all.
       num_architectures: if given, only the first so many architectures of the split, in a new order every round.
       num_classes, image_size: of the task.
+      costly_above: networks that need more products than this for an image of 32 x 32 (`count.product_count` at C = 32)
+        are drawn less often, in inverse proportion to their products; None draws all alike.
       for_training: whether networks of evaluation splits are left out of the splits that training draws from
         (``train`` and ``search``).
       opening: of so many meta-batches at the beginning of the stream, passed over ones included, those come first that
@@ -92,6 +94,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
     num_architectures: int | None = None
     num_classes: int = 10
     image_size: int = 32
+    costly_above: int | None = None
     for_training: bool = True
     opening: int = 0
     passed_over: int = 0
@@ -183,9 +186,12 @@ class ArchitectureStream(Iterator[MetaBatch]):
         large_images = self.image_size > LARGE_IMAGE_ABOVE
         widths = _generator(self.seed, _WIDTHS, position)
         candidates = draws(self.split, index, self.seed, large_images=large_images)
+        costs = _generator(self.seed, _COSTS, index)
         held_out = 0
         while True:
             args, _ = next(candidates)
+            if self.costly_above is not None and costs.random() * counted_products(args) > self.costly_above:
+                continue
             args = args.replace(num_classes=self.num_classes, image_size=self.image_size)
             if not rules.evaluated:
                 args = draw_width(args, widths)
@@ -225,8 +231,8 @@ def in_background(stream: ArchitectureStream, workers: int = 1, ahead: int = 8) 
 
 _MOST_PASSED_OVER = 1_000
 _STATE = ("position", "passed_over", "held_out")
-_WIDTHS, _ORDERS = 1_000, 1_001
-"""Keys of the random streams of widths and orders; those of the sampler are the numbers of the splits."""
+_WIDTHS, _ORDERS, _COSTS = 1_000, 1_001, 1_002
+"""Keys of the random streams of widths, orders and costs; those of the sampler are the numbers of the splits."""
 
 
 def _generator(seed: int, stream: int, number: int) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ghn_jax.deepnets.count import parameter_count
+from ghn_jax.deepnets.count import parameter_count, product_count
 from ghn_jax.deepnets.genotype import NetworkArgs
 
 COUNTED_WIDTH, COUNTED_FC_DIM = 32, 256
@@ -21,6 +21,11 @@ _EVALUATION_LIMITS = ((400_000, 1), (250_000, 2))
 def counted_params(args: NetworkArgs) -> int:
     """Weights at C = 32, fc_dim 256 and 10 classes: the number by which limits and widths are decided."""
     return parameter_count(args.replace(C=COUNTED_WIDTH, fc_dim=COUNTED_FC_DIM, num_classes=10))
+
+
+def counted_products(args: NetworkArgs) -> int:
+    """Products for an image of 32 x 32 at the same widths."""
+    return product_count(args.replace(C=COUNTED_WIDTH, fc_dim=COUNTED_FC_DIM, num_classes=10, image_size=32))
 
 
 def draw_width(args: NetworkArgs, rng: np.random.Generator) -> NetworkArgs:

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from ghn_jax.fields import COUNT, COUNT_OR_NONE, Range, check_fields, refuse_idle
 
@@ -20,6 +21,9 @@ Params = Any
 
 FIRST_RATE, RISING_EPOCHS = 1e-5, 4
 """Of the schedule "cosine-warmup"."""
+
+RMS_OF_ADAM = 0.2
+"""Root mean square of Adam's steps, about (Liu et al., 2025): Muon's have the same, so that one rate serves both."""
 
 _EPOCHS = 1_000_000
 _OF_STEPS = ("milestones", "decay")
@@ -47,7 +51,9 @@ class OptimiserConfig:
     Attributes:
       epochs: passes over the training images.
       steps: updates; ends the run before `epochs` do. None: epochs decide.
-      learning_rate: of Adam, at the start.
+      learning_rate: at the start.
+      method: adam, or muon: for kernels orthogonalised momentum (Jordan et al., 2024) of the size of Adam's steps, for
+        everything else Adam with Nesterov's momentum.
       milestones: epochs at which the learning rate is multiplied by `decay`.
       decay: factor at a milestone.
       schedule: "steps" (by milestones), "cosine" (to 0 over the run) or "cosine-warmup" (GHN-3: one rate an epoch, up
@@ -66,6 +72,7 @@ class OptimiserConfig:
     epochs: int = 300
     steps: int | None = None
     learning_rate: float = 1e-3
+    method: Literal["adam", "muon"] = "adam"
     milestones: tuple[int, ...] = (200, 250)
     decay: float = 0.1
     schedule: Literal["steps", "cosine", "cosine-warmup"] = "steps"
@@ -170,9 +177,23 @@ def direction(config: OptimiserConfig) -> optax.GradientTransformation:
     The order is that of the releases: `clip_grad_norm_`, then `torch.optim.Adam(weight_decay=..)` or `AdamW`.
     """
     decay = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.l2), optax.scale_by_adam(), *decay
-    )
+    if config.method == "muon":
+        # optax gives steps downhill, with a rate; here the rate comes later and the direction is uphill.
+        scale = optax.contrib.muon(-1.0, consistent_rms=RMS_OF_ADAM, muon_weight_dimension_numbers=_kernels)
+    else:
+        scale = optax.scale_by_adam()
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.l2), scale, *decay)
+
+
+def _kernels(params: Params) -> Any:
+    """Axes of what Muon takes as matrices: kernels, whose first axis is that of the inputs; None for anything else."""
+
+    def axes(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if not path[-1].key.endswith("kernel"):
+            return None
+        return optax.contrib.MuonDimensionNumbers((0,), tuple(range(1, leaf.ndim)))
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def initial_state(config: OptimiserConfig, params: Params) -> TrainState:
@@ -196,7 +217,7 @@ def update(
     steps, moments = direction(config).update(gradient, before, state.params)
     params = jax.tree.map(lambda p, s: p - rate * s, state.params, steps)
     if isinstance(state.moments, Averaged):
-        count = optax.tree.get(moments, "count")
+        count = optax.tree.get_all_with_path(moments, "count")[0][1]
         decay = jnp.minimum(config.average, (1 + count) / (10 + count))
         moments = Averaged(moments, optax.incremental_update(params, state.moments.average, 1 - decay))
     made = TrainState(params, moments, state.skipped)

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ghn_jax.deepnets import MetaBatch
+from ghn_jax.deepnets.count import product_count
 from ghn_jax.hypernet import GHN, predict_with_vjp
 from ghn_jax.images import Batch
 from ghn_jax.metatraining.norm_penalty import add_norm_penalty, warm_norm_penalty
@@ -206,8 +207,7 @@ class MetaStep:
             results = [one(item) for item in items]
         else:
             # Long ones first, or the last one may run alone for long.
-            plans = {number: network_plan(batch.args[number]) for number in part}
-            work = {n: runner.multiply_adds(plan, pixels.shape, dtype=self._dtype) for n, plan in plans.items()}
+            work = {number: product_count(batch.args[number]) for number in part}
             with ThreadPoolExecutor(self._threads) as pool:
                 waiting = {item[0]: pool.submit(one, item) for item in sorted(items, key=lambda item: -work[item[0]])}
             results = [waiting[number].result() for number in part]

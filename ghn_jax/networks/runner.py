@@ -15,7 +15,7 @@ from ghn_jax.graphs.param_spec import Path
 from ghn_jax.networks.plan import IMAGES, Plan
 from ghn_jax.networks.program_cache import CompileReport, Programs, shared_programs
 from ghn_jax.networks.programs import Device, Program, as_dtype
-from ghn_jax.networks.schedule import Step, multiply_adds, schedule
+from ghn_jax.networks.schedule import Step, schedule
 
 FlatParams = Mapping[Path, jax.Array]
 Values = dict[int, jax.Array]
@@ -136,14 +136,6 @@ class Runner:
             return
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self.programs.get, missing))
-
-    def multiply_adds(self, plan: Plan, image_shape: tuple[int, ...], *, dtype: Any = jnp.float32) -> int:
-        """About how many products a forward pass needs for images of shape (B, H, W, 3); see `schedule`'s.
-
-        `dtype` changes nothing but whose schedule is read: that of training is there.
-        """
-        shape = jax.ShapeDtypeStruct(_image_shape(image_shape), as_dtype(dtype))
-        return multiply_adds(schedule(plan, shape, True, True, self.device))
 
     def _start(
         self, plan: Plan, images: jax.Array, *, backward: bool, train: bool, dtype: Any, rng: jax.Array | None

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import math
-from collections.abc import Iterable
 
 import jax
 
@@ -68,15 +66,3 @@ def schedule(
             )
         )
     return tuple(steps)
-
-
-def multiply_adds(steps: Iterable[Step]) -> int:
-    """About how many products a network needs: pixels that go into each layer times its weights.
-
-    Of 16 networks of DeepNets-1M the time correlates with it by 0.70 (with what layers read and write by 0.55), enough
-    to start long ones first.
-    """
-    return sum(
-        math.prod(step.key.inputs[0].shape[:-1]) * sum(math.prod(leaf.shape) for _, leaf in step.params)
-        for step in steps
-    )

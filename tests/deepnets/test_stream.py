@@ -12,7 +12,7 @@ from network_args import small_args
 
 from ghn_jax.deepnets import ArchitectureStream, MetaBatch, draw_width, in_background
 from ghn_jax.deepnets.opening import layer_uses
-from ghn_jax.deepnets.widths import TRAINING_FC_DIMS, TRAINING_WIDTHS, counted_params
+from ghn_jax.deepnets.widths import TRAINING_FC_DIMS, TRAINING_WIDTHS, counted_params, counted_products
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.schedule import schedule
 
@@ -57,6 +57,25 @@ def test_a_small_set_comes_in_a_new_order_every_round():
     names = [[graph.name for batch in take(stream, 2) for graph in batch.graphs] for _ in range(3)]
     assert all(sorted(lap) == [f"train/{index}" for index in range(6)] for lap in names)
     assert len({tuple(lap) for lap in names}) > 1
+
+
+def test_costly_networks_are_drawn_less_often_and_the_same_ones_every_round():
+    limit = 40_000_000
+    plain, cheap = (ArchitectureStream(meta_batch=1, costly_above=above) for above in (None, limit))
+    drawn, kept = ([counted_products(batch.args[0]) for batch in take(stream, 400)] for stream in (plain, cheap))
+    chance = np.minimum(1, limit / np.array(drawn))
+    assert np.mean(kept) == pytest.approx(np.average(drawn, weights=chance), rel=0.05)
+    assert np.mean(kept) < np.mean(drawn) / 2
+    laps = ArchitectureStream(meta_batch=5, num_architectures=10, costly_above=limit)
+    rounds = [
+        {
+            graph.name: args.genotype
+            for batch in take(laps, 2)
+            for args, graph in zip(batch.args, batch.graphs, strict=True)
+        }
+        for _ in range(3)
+    ]
+    assert rounds[0] == rounds[1] == rounds[2]
 
 
 def test_evaluation_splits_keep_their_width():

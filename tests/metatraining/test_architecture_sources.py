@@ -157,3 +157,11 @@ def test_widths_are_drawn_for_every_use() -> None:
     assert len({args.genotype for args in drawn}) == 1
     assert len({(args.C, args.fc_dim) for args in drawn}) > 3
     assert all(args.C in np.arange(32, 129, 16) for args in drawn)
+
+
+def test_costly_networks_are_evaluated_as_often_as_others() -> None:
+    plain, cheap = (ArchitectureConfig(costly_above=above) for above in (None, 1))
+    chosen = [[graph.name for _, _, graph in evaluation_architectures(each, TASK, "val", 5)] for each in (plain, cheap)]
+    assert chosen[0] == chosen[1]
+    with pytest.raises(ValueError, match="costly_above = 1 has no effect for the demo and for files"):
+        ArchitectureConfig(split="demo", costly_above=1)

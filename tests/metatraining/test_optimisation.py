@@ -43,6 +43,27 @@ def test_updates_are_clip_then_l2_then_adam_then_decay(decay: dict[str, float]) 
         np.testing.assert_allclose(ours, wanted, rtol=2e-5)
 
 
+def test_muon_orthogonalises_kernels_and_leaves_the_rest_to_adam() -> None:
+    config = OptimiserConfig(method="muon", l2=0.0, average=0.9)
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (6, 4, 5), "input_kernel": (8, 3), "bias": (7,), "embed": (5, 6)}
+    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    gradient = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    state, _ = update(initial_state(config, params), gradient, jnp.zeros(()), jnp.asarray(1.0), config)
+    steps = {name: np.asarray(params[name] - state.params[name]) for name in shapes}
+    for name in ("kernel", "input_kernel"):
+        step, raw = (np.reshape(each, (len(each), -1)) for each in (steps[name], gradient[name]))
+        # Five Newton-Schulz iterations bring singular values to about 0.7 .. 1.2; the scale is that of Adam's steps.
+        sizes = np.linalg.svd(step)[1] / (0.2 * np.sqrt(max(step.shape)))
+        assert 0.6 < sizes.min() <= sizes.max() < 1.3
+        left, _, right = np.linalg.svd(raw, full_matrices=False)
+        assert np.corrcoef((left @ right).ravel(), step.ravel())[0, 1] > 0.9
+    for name in ("bias", "embed"):
+        np.testing.assert_allclose(np.abs(steps[name]), np.abs(steps[name]).mean(), rtol=1e-3)
+        np.testing.assert_array_equal(np.sign(steps[name]), np.sign(gradient[name]))
+    assert state.learned["bias"] is not state.params["bias"]
+
+
 def test_the_average_follows_the_weights_and_skips_what_is_not_finite() -> None:
     config = OptimiserConfig(average=0.5)
     state = initial_state(config, {"w": jnp.array([1.0, -2.0])})
