@@ -1,19 +1,24 @@
-"""A race of hypernetworks on the demo's networks and images: each is trained for the same minutes, one after the other.
+"""A race of hypernetworks or of recipes: each is trained for the same minutes, one after the other.
 
-  python experiments/race.py --out=runs/race      50 minutes of training on two CPU cores, and the evaluations
+  python experiments/race.py --out=runs/race                                families on the demo's networks
+  python experiments/race.py --out=runs/recipes --field=recipes --data-dir=DIR   recipes on CIFAR-10
 
-Which networks and images an update sees depends on its number and the seed alone, so all racers see the same ones; a
-racer that makes more updates sees more of them. Rates fall as if each made `--steps` updates. Ends with a table of
-top-1 on unseen architectures and test images and with ``race.png``, validation accuracy over the time spent in updates.
-A race that was stopped goes on when the same command is given again.
+Which networks and images an update sees depends on its number and the seed alone, so all racers of a stream see the
+same ones; a racer that makes more updates sees more of them. Families: rates fall as if each made `--steps` updates.
+Recipes: rates are constant and a moving average of the weights is scored, so that no racer has to know how many updates
+it will make; all are scored at 32 x 32, whatever they train at. Ends with a table of top-1 on unseen architectures and
+test images and with ``race.png``, validation accuracy over the wall-clock. A race that was stopped goes on when the
+same command is given again.
 """
 
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -23,17 +28,56 @@ from ghn_jax.evaluation.score_table import read_scores
 from ghn_jax.files import atomic_file
 from ghn_jax.runs.metrics import read_metrics
 
-RACERS: dict[str, tuple[str, ...]] = {
-    "GHN-1": ("--preset=demo", "--no-virtual-edges", "--no-layernorm", "--normalization=none"),
-    "MLP": ("--preset=demo", "--encoder=mlp"),
-    "GHN-2": ("--preset=demo",),
-    "GHN-3 tiny": ("--preset=ghn3-tiny",),
-    "GHN-2, low rank": (
-        *("--preset=demo", "--decoder=low_rank", "--rank=8", "--width=1024"),
-        *("--max-shape", "64", "64", "11", "11"),
+_SMALL = ("--small-sizes", "16", "--small-until", "0.99")
+
+FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
+    "families": {
+        "GHN-1": ("--preset=demo", "--no-virtual-edges", "--no-layernorm", "--normalization=none"),
+        "MLP": ("--preset=demo", "--encoder=mlp"),
+        "GHN-2": ("--preset=demo",),
+        "GHN-3 tiny": ("--preset=ghn3-tiny",),
+        "GHN-2, low rank": (
+            *("--preset=demo", "--decoder=low_rank", "--rank=8", "--width=1024"),
+            *("--max-shape", "64", "64", "11", "11"),
+        ),
+    },
+    "recipes": {
+        "paper": (),
+        "16 x 16": _SMALL,
+        "rate 2e-3": (*_SMALL, "--learning-rate=2e-3"),
+        "rate 4e-3": (*_SMALL, "--learning-rate=4e-3"),
+        "Muon 2e-3": (*_SMALL, "--learning-rate=2e-3", "--method=muon"),
+        "Muon 6e-3": (*_SMALL, "--learning-rate=6e-3", "--method=muon"),
+        "AdamW": (*_SMALL, "--l2=0", "--weight-decay=1e-2"),
+        "meta-batch 4": (*_SMALL, "--meta-batch=4"),
+        "batch 32": (*_SMALL, "--batch-size=32"),
+        "cheaper networks": (*_SMALL, "--costly-above=40000000"),
+        "label smoothing": (*_SMALL, "--label-smoothing=0.1"),
+        "near virtual edges": (*_SMALL, "--s-max=10"),
+        "hid 64": (*_SMALL, "--hid=64"),
+        "max shape 32": (*_SMALL, "--max-shape", "32", "32", "11", "11"),
+    },
+}
+"""Options of `meta_train.py` by racer. The low-rank decoder, whose weights `max_shape` does not add to, never tiles.
+
+Recipes each change the second of them in one point. Their small images end with the hour that no race lasts.
+"""
+
+COMMON: dict[str, tuple[str, ...]] = {
+    "families": ("--validate-every=100",),
+    "recipes": (
+        *(
+            "--preset=ghn2",
+            "--dataset=cifar10",
+            "--image-size=32",
+            "--average=0.98",
+            "--warmup-steps=20",
+            "--epochs=100000",
+        ),
+        *("--validate-every=100", "--validation-images=256"),
     ),
 }
-"""Options of `meta_train.py` by racer. The low-rank decoder, whose weights `max_shape` does not add to, never tiles."""
+"""Options of all racers of a field."""
 
 PICTURE, TABLE = "race.png", "race.json"
 
@@ -44,19 +88,21 @@ class Options:
 
     Attributes:
       out: folder of the runs, one for each racer, and of the picture.
+      field: families or recipes.
       minutes: of training, for each.
-      steps: updates over which rates fall; none makes more.
+      steps: updates over which rates of families fall; none makes more.
       seed: of networks, images and weights.
-      racers: who takes part, of those listed above; default: all.
-      more: further options of `meta_train.py` for all of them.
+      racers: who takes part, of those listed above; default: all of the field.
+      more: further options of `meta_train.py` for all of them; the command takes them as they are.
     """
 
     out: pathlib.Path
+    field: Literal["families", "recipes"] = "families"
     minutes: float = 10.0
     steps: int = 4_000
     seed: int = 0
-    racers: tuple[str, ...] = tuple(RACERS)
-    more: tuple[str, ...] = ()
+    racers: tuple[str, ...] = ()
+    more: tyro.conf.Suppress[tuple[str, ...]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +112,10 @@ class Result:
     Attributes:
       name: of the racer.
       updates: made.
-      minutes: spent in updates.
+      minutes: spent in updates and waiting for what they need.
       top1: of unseen architectures on test images, mean, in %.
       error: standard error of the mean.
-      curve: minutes spent and validation top-1 in %, at each validation.
+      curve: those minutes and validation top-1 in %, at each validation.
     """
 
     name: str
@@ -87,21 +133,18 @@ def run(options: Options) -> list[Result]:
       ValueError: for an unknown racer.
       subprocess.CalledProcessError: if a run fails.
     """
-    unknown = [name for name in options.racers if name not in RACERS]
+    known = FIELDS[options.field]
+    unknown = [name for name in options.racers if name not in known]
     if unknown:
-        raise ValueError(f"no racer {', '.join(map(repr, unknown))}; known: {', '.join(map(repr, RACERS))}")
+        raise ValueError(f"no racer {', '.join(map(repr, unknown))}; known: {', '.join(map(repr, known))}")
+    steps = (f"--steps={options.steps}",) if options.field == "families" else ()
     results: list[Result] = []
-    for name in options.racers:
-        folder = options.out / name.lower().replace(" ", "_").replace(",", "")
+    for name in options.racers or known:
+        folder = options.out / re.sub(r"\W+", "_", name.lower())
         command = [
-            *(sys.executable, str(pathlib.Path(__file__).with_name("meta_train.py")), *RACERS[name]),
-            *(
-                f"--run-dir={folder}",
-                f"--minutes={options.minutes}",
-                f"--steps={options.steps}",
-                f"--seed={options.seed}",
-            ),
-            *("--validate-every=100", *options.more),
+            *(sys.executable, str(pathlib.Path(__file__).with_name("meta_train.py")), *COMMON[options.field]),
+            *(*known[name], f"--run-dir={folder}", f"--minutes={options.minutes}", f"--seed={options.seed}"),
+            *(*steps, *options.more),
         ]
         subprocess.run(command, check=True)
         results.append(read_result(name, folder))
@@ -117,7 +160,7 @@ def read_result(name: str, folder: pathlib.Path) -> Result:
     updates = 0
     for row in read_metrics(folder):
         if row["kind"] == "train":
-            spent += row["seconds"] / 60
+            spent += (row["seconds"] + row["waited_seconds"]) / 60
             updates += 1
         elif row["kind"] == "validation":
             curve.append((spent, 100 * row["top1"]))
@@ -126,7 +169,7 @@ def read_result(name: str, folder: pathlib.Path) -> Result:
 
 
 def draw(results: Sequence[Result], path: pathlib.Path) -> None:
-    """Validation accuracy of all racers over the time spent in updates."""
+    """Validation accuracy of all racers over the wall-clock without validations."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -136,7 +179,7 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
     for result in results:
         label = f"{result.name}: {result.top1:.1f} +- {result.error:.1f} % after {result.updates:,} updates"
         axis.plot(*np.array(result.curve or [(np.nan, np.nan)]).T, "o-", markersize=3, label=label)
-    axis.set(xlabel="minutes in updates", ylabel="top-1 of unseen architectures on validation images, %")
+    axis.set(xlabel="minutes", ylabel="top-1 of unseen architectures on validation images, %")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, title="top-1 on test images")
     with atomic_file(path) as temporary:
@@ -144,7 +187,8 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options, more = tyro.cli(Options, description=__doc__, return_unknown_args=True)
+    options = dataclasses.replace(options, more=tuple(more))
     try:
         results = run(options)
     except (ValueError, subprocess.CalledProcessError) as error:

@@ -1,5 +1,6 @@
 """The race of hypernetworks, cut down to two updates of one network."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -15,17 +16,31 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("racer", race.RACERS)
-def test_the_options_of_every_racer_are_understood(racer: str) -> None:
-    config = parse_config(race.RACERS[racer], "")
-    assert config.architectures.split == "demo"
-    assert config.architectures.meta_batch == 4
+FAMILIES, RECIPES = race.FIELDS["families"], race.FIELDS["recipes"]
 
 
-def test_racers_see_the_same_networks_images_and_number_of_updates() -> None:
-    configs = [parse_config(options, "") for options in race.RACERS.values()]
+def test_families_see_the_same_networks_images_and_number_of_updates() -> None:
+    configs = [parse_config(options, "") for options in FAMILIES.values()]
     assert len({(config.architectures, config.images, config.run) for config in configs}) == 1
-    assert len({config.ghn for config in configs}) == len(race.RACERS)
+    assert configs[0].architectures.split == "demo"
+    assert len({config.ghn for config in configs}) == len(FAMILIES)
+
+
+def test_recipes_differ_from_the_second_in_one_point_and_are_scored_alike() -> None:
+    common = race.COMMON["recipes"]
+    second = dataclasses.asdict(parse_config([*common, *RECIPES["16 x 16"]], ""))
+    for name, options in RECIPES.items():
+        config = parse_config([*common, *options], "")
+        assert (config.images.image_size, config.optimiser.average) == (32, 0.98)
+        ours = dataclasses.asdict(config)
+        changed = {
+            (part, key)
+            for part in second
+            if part != "preset"
+            for key in second[part]
+            if ours[part][key] != second[part][key]
+        }
+        assert len(changed) == {"16 x 16": 0, "paper": 2, "AdamW": 2, "Muon 2e-3": 2, "Muon 6e-3": 2}.get(name, 1), name
 
 
 @pytest.mark.slow
