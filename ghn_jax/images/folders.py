@@ -99,18 +99,22 @@ class FolderRecords:
 def open_folder(folder: pathlib.Path, bad_images: BadImages) -> tuple[FolderRecords, FolderRecords, int, str]:
     """Training and test pictures, number of classes, and what a cached copy is known by.
 
+    Without the folder ``train`` there are no training pictures: the set can only be evaluated on.
+
     Raises:
-      ValueError: as `FolderRecords.scan`; without the folders ``train`` and ``val``, or with less than two classes.
+      ValueError: as `FolderRecords.scan`; without the folder ``val``, or with less than two classes.
     """
     try:
-        for part in ("train", "val"):
-            if not (folder / part).is_dir():
-                needs = "folder:PATH needs PATH/train/CLASS/* and PATH/val/CLASS/*"
-                raise ValueError(f"{folder / part} is missing: {needs}")
-        classes = sorted(p.name for p in (folder / "train").iterdir() if p.is_dir())
+        if not (folder / "val").is_dir():
+            needs = "folder:PATH needs PATH/val/CLASS/*, and PATH/train/CLASS/* to train on"
+            raise ValueError(f"{folder / 'val'} is missing: {needs}")
+        first = folder / "train" if (folder / "train").is_dir() else folder / "val"
+        classes = sorted(p.name for p in first.iterdir() if p.is_dir())
         if len(classes) < 2:
-            raise ValueError(f"{folder / 'train'} needs one folder for each of at least 2 classes, found {classes}")
-        train = FolderRecords.scan(folder / "train", classes, bad_images)
+            raise ValueError(f"{first} needs one folder for each of at least 2 classes, found {classes}")
+        train = FolderRecords([], np.zeros(0, np.int32))
+        if first.name == "train":
+            train = FolderRecords.scan(first, classes, bad_images)
         test = FolderRecords.scan(folder / "val", classes, bad_images)
         return train, test, len(classes), f"{folder.resolve()} {train.stamp()} {test.stamp()}"
     except OSError as error:

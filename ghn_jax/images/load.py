@@ -35,10 +35,12 @@ _DECODING = "decoding 2"
 _WRITING = frozenset({"binary_alpha_digits", "cmaterdb", "emnist", "kmnist", "mnist", "omniglot", "svhn_cropped"})
 """Sets of written signs, which mirrored are other signs or none."""
 
+_IMAGENET = Style(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), noise_std=0.18)
+
 _STYLES = {
     "cifar10": Style(mean=(0.49139968, 0.48215827, 0.44653124), std=(0.24703233, 0.24348505, 0.26158768)),
     "cifar100": Style(mean=(0.50707516, 0.48654887, 0.44091784), std=(0.26733429, 0.25643846, 0.27615047)),
-    "imagenet2012": Style(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), noise_std=0.18),
+    "imagenet2012": _IMAGENET,
 }
 
 
@@ -55,8 +57,9 @@ def load_images(
     (`ghn_jax.images.decoding`).
 
     Args:
-      name: ``digits`` (embedded), ``folder:PATH`` (PATH/train and PATH/val, each one folder per class) or any
-        prepared set of tensorflow-datasets, such as ``cifar10``, ``fashion_mnist``, ``imagenet2012``.
+      name: ``digits`` (embedded), ``folder:PATH`` (PATH/train and PATH/val, each one folder per class; without
+        PATH/train the set can only be evaluated on, and is normalised as ImageNet) or any prepared set of
+        tensorflow-datasets, such as ``cifar10``, ``fashion_mnist``, ``imagenet2012``.
       image_size: height and width to resize to; None is the set's own size, or 32 (224 for ImageNet) if it has none.
       data_dir: folder of prepared tensorflow-datasets sets.
       workers: decoding processes of streamed sets; None is one per core.
@@ -88,7 +91,7 @@ def load_images(
             test = test.take(readable_rows(test, f"{_DECODING} {source.key} test"))
         skipped = _counted(name, train.skipped + test.skipped)
         rows = source.split(train.labels)
-        style = source.style or _STYLES["imagenet2012"]
+        style = source.style or _IMAGENET
         count = workers if workers is not None else os.cpu_count() or 1
         return ImageStream(name, train, test, *rows, source.num_classes, size, style, count, skipped)
     official, tested = (
@@ -101,7 +104,7 @@ def load_images(
     skipped = _counted(name, train.skipped + test.skipped + len(train) + len(test) - len(official) - len(tested))
     rows = source.split(official.labels)
     training = official.take(rows[0])
-    style = source.style or measured_style(training.images, flip=source.flip)
+    style = source.style or (measured_style(training.images, flip=source.flip) if len(training) else _IMAGENET)
     return ImageSet(name, training, official.take(rows[1]), tested, source.num_classes, style, skipped)
 
 

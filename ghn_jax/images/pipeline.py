@@ -38,9 +38,11 @@ def train_batches(images: ImageSet | ImageStream, batch_size: int, seed: int) ->
     """Endless augmented training batches.
 
     Raises:
-      ValueError: if the set is smaller than one batch.
+      ValueError: if the set is smaller than one batch, or has no training images.
     """
     count = len(images.train if isinstance(images, ImageSet) else images.train_rows)
+    if not count:
+        raise ValueError(f"{images.name!r} has no training images: it can only be evaluated on")
     if not 1 <= batch_size <= count:
         raise ValueError(f"batch_size must be between 1 and the {count} training images, got {batch_size}")
     if isinstance(images, ImageSet):
@@ -134,7 +136,7 @@ def _prepared(key: jax.Array, images: jax.Array, style: Style, noisy: bool) -> j
 def _memory_batches(split: ImageSplit, batch_size: int, limit: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rows = evenly_spaced(np.arange(len(split)), limit)
     rows = np.random.default_rng(0).permutation(rows)
-    size = min(batch_size, len(rows))
+    size = max(min(batch_size, len(rows)), 1)
     for start in range(0, len(rows) - size + 1, size):
         chosen = split.take(rows[start : start + size])
         yield chosen.images, chosen.labels

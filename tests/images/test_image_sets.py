@@ -2,12 +2,13 @@
 
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ghn_jax.images import ImageSet, ImageSplit, ImageStream, few_shot, load_images
+from ghn_jax.images import ImageSet, ImageSplit, ImageStream, eval_batches, few_shot, load_images, train_batches
 from ghn_jax.images import load as load_module
 from ghn_jax.images.cache import cached_split
 from ghn_jax.images.image_set import measured_style
@@ -146,6 +147,25 @@ def test_a_wrong_folder_is_explained(picture_folder: pathlib.Path, spoil: str, m
         (picture_folder / "train" / "dark").rename(picture_folder / "dark")
     with pytest.raises(ValueError, match=message):
         load_images(f"folder:{picture_folder}", 8)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [2_000_000_000, 1000])
+def test_a_folder_without_training_pictures_can_be_evaluated_on_only(
+    picture_folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, in_memory_bytes: int
+) -> None:
+    monkeypatch.setattr(load_module, "IN_MEMORY_BYTES", in_memory_bytes)
+    whole = load_images(f"folder:{picture_folder}", 12, workers=0)
+    shutil.rmtree(picture_folder / "train")
+    images = load_images(f"folder:{picture_folder}", 12, workers=0)
+    assert isinstance(images, ImageSet) == (in_memory_bytes > 1000)
+    assert (images.num_classes, images.image_size) == (2, 12)
+    assert images.style.mean == (0.485, 0.456, 0.406)
+    ours, theirs = (list(eval_batches(each, "test", 4)) for each in (images, whole))
+    assert [pixels.shape for pixels, _ in ours] == [(4, 12, 12, 3)] * 2
+    np.testing.assert_array_equal([labels for _, labels in ours], [labels for _, labels in theirs])
+    with pytest.raises(ValueError, match="has no training images: it can only be evaluated on"):
+        train_batches(images, 2, 0)
+    assert list(eval_batches(images, "val", 4)) == []
 
 
 @pytest.mark.parametrize("name", ["cifar10", "there_is_no_such_set"])
