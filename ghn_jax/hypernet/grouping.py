@@ -21,6 +21,10 @@ from ghn_jax.hypernet.protocols import Decoder, DecodingKey, kind_of
 CHUNKS = (1, 4, 16, 64)
 """Numbers of tensors decoded in one call."""
 
+MANY_WEIGHTS = 100_000_000
+"""Weights that a call of a decoder reads from which on a group is decoded as a whole, up to the largest chunk: such a
+call takes as long as compiling a program, and each is a pass over all of them (1.8 GB of GHN-3-XL)."""
+
 PIECES = (1, 4, 16)
 """Numbers of tensors fitted in one call: few, since each is a program of every kind of tensor."""
 
@@ -113,6 +117,11 @@ def chunk_sizes(count: int, sizes: Sequence[int] = CHUNKS) -> list[int]:
     return chunks
 
 
+def whole_chunks(count: int) -> list[int]:
+    """As few chunks as can be, without padding."""
+    return [min(CHUNKS[-1], count - start) for start in range(0, count, CHUNKS[-1])]
+
+
 def prepare(
     config: GHNConfig,
     graphs: Sequence[ArchGraph],
@@ -133,6 +142,7 @@ def prepare(
     """
     batch = batch_graphs(graphs, buckets, config.encoder.cutoff)
     decoder = _decoder(config)
+    few_sizes = config.decoder.weights_read(config) < MANY_WEIGHTS
     groups: dict[DecodingKey, list[Member]] = {}
     for architecture, graph in enumerate(graphs):
         for spec in graph.params:
@@ -152,7 +162,7 @@ def prepare(
         runs = sorted(by_kind.values(), key=len, reverse=True)
         ordered = [member for run in runs for member in run]
         start = 0
-        for size in chunk_sizes(len(members)):
+        for size in chunk_sizes(len(members)) if few_sizes else whole_chunks(len(members)):
             chunks.append(_chunk(key, ordered[start : start + size], size, batch.width))
             start += size
     return PreparedBatch(tuple(graphs), batch, tuple(chunks))

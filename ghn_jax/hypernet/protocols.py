@@ -127,6 +127,13 @@ class EncoderConfig(_PartConfig):
 class DecoderConfig(_PartConfig):
     """Options of a decoder."""
 
+    def weights_read(self, config: "GHNConfig") -> int:
+        """Number of weights that every call reads as a whole, however few rows it decodes.
+
+        Where they are many, groups of tensors are decoded in fewer calls, at the price of more programs.
+        """
+        return 0
+
     @abc.abstractmethod
     def build(self, config: "GHNConfig") -> Decoder[Any]:
         """The module, for the widths of the whole configuration."""

@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 from small_graphs import TINY
 
+from ghn_jax.deepnets.predefined import resnet50_graph
 from ghn_jax.graphs import ParamSpec, Role
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn
 from ghn_jax.hypernet.decoders.fitting import normalisation_factor, slab_shape
+from ghn_jax.hypernet.decoders.low_rank import LowRankDecoderConfig
 from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
 from ghn_jax.hypernet.encoders.mlp import MLPEncoderConfig
 from ghn_jax.hypernet.encoders.node_features import channel_sizes, channel_table, spatial_sizes, spatial_table
-from ghn_jax.hypernet.grouping import CHUNKS, chunk_sizes
+from ghn_jax.hypernet.grouping import CHUNKS, chunk_sizes, prepare, whole_chunks
 
 
 def test_presets() -> None:
@@ -204,6 +206,19 @@ def test_chunks_are_padded_by_at_most_a_third() -> None:
         assert sum(chunks) >= count > sum(chunks[:-1])
         assert sum(chunks) - count <= sum(chunks) / 4
     assert chunk_sizes(3, (256,)) == [256]
+    assert [whole_chunks(count) for count in (1, 21, 64, 150)] == [[1], [21], [64], [64, 64, 22]]
+
+
+def test_decoders_with_many_weights_are_called_once_a_group() -> None:
+    graph = resnet50_graph(1000, 224)
+    keys = {
+        name: [chunk.key for chunk in prepare(GHNConfig.preset(name, "imagenet"), [graph]).chunks]
+        for name in ("ghn3-s", "ghn3-xl")
+    }
+    assert len(keys["ghn3-xl"]) == len(set(keys["ghn3-xl"]))
+    assert len(keys["ghn3-s"]) > len(set(keys["ghn3-s"]))
+    low_rank = LowRankDecoderConfig(rank=4)
+    assert GHNConfig.preset("ghn3-xl").replace(decoder=low_rank).decoder.weights_read(GHNConfig()) == 0
 
 
 def test_initialisation_is_pytorchs() -> None:

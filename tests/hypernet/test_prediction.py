@@ -8,7 +8,7 @@ from naive_ghn import NaiveGHN
 from small_graphs import TINY, mixed_graph
 
 from ghn_jax.graphs import ArchGraph, ParamSpec, Primitive, Role
-from ghn_jax.hypernet import GHN, init_ghn, predict_params, predict_with_vjp, prepare, programs
+from ghn_jax.hypernet import GHN, grouping, init_ghn, predict_params, predict_with_vjp, prepare, programs
 from ghn_jax.hypernet.accumulation import add_gradient
 from ghn_jax.hypernet.decoders.mlp import MLPDecoderConfig
 from ghn_jax.hypernet.encoders.gated_gnn import GatedGNNConfig
@@ -84,6 +84,21 @@ def test_gradient_equals_jax_grad_of_the_literal_form() -> None:
 
     expected = jax.grad(loss)(variables)
     jax.tree.map(lambda got, want: np.testing.assert_array_less(relative(got, want), 2e-5), vjp([weights]), expected)
+
+
+def test_groups_decoded_as_a_whole_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ghn, graphs = GHN(TINY), [mixed_graph(), mixed_graph()]
+    variables = init_ghn(ghn, jax.random.key(0))
+    found = []
+    for many in (grouping.MANY_WEIGHTS, 0):
+        monkeypatch.setattr(grouping, "MANY_WEIGHTS", many)
+        prepared = prepare(ghn.config, graphs)
+        predicted, vjp = predict_with_vjp(ghn, variables, prepared)
+        found.append((len(prepared.chunks), predicted, vjp([random_like(own, 1) for own in predicted])))
+    (cut, *usual), (whole, *ours) = found
+    assert whole < cut
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(usual), strict=True):
+        assert relative(one, other) < 1e-6
 
 
 def test_missing_cotangents_count_as_zero() -> None:

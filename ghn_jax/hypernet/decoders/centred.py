@@ -13,7 +13,7 @@ import jax
 
 from ghn_jax.graphs.param_spec import VECTOR_ROLES, ParamSpec, Role
 from ghn_jax.hypernet.checkpoints.release_layout import ReleaseTensor
-from ghn_jax.hypernet.decoders.conv import ConvSlabs, slab_tensors
+from ghn_jax.hypernet.decoders.conv import ConvSlabs, slab_tensors, slab_weights
 from ghn_jax.hypernet.decoders.fitting import (
     decoded_shape,
     fit_token_table,
@@ -54,6 +54,10 @@ class CentredDecoderConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         check_types(self, "GHN config: decoder")
+
+    def weights_read(self, config: "GHNConfig") -> int:
+        """Those of the last convolution."""
+        return slab_weights(config)
 
     def build(self, config: "GHNConfig") -> Decoder[SlabKey]:
         """The decoder."""

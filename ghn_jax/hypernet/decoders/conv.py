@@ -1,6 +1,7 @@
 """The convolution decoder of GHN-2 and GHN-1 (paper, Eq. 5)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class ConvDecoderConfig(DecoderConfig):
     """Convolution decoder; it has no options of its own."""
+
+    def weights_read(self, config: "GHNConfig") -> int:
+        """Those of the last convolution."""
+        return slab_weights(config)
 
     def build(self, config: "GHNConfig") -> Decoder[SlabKey]:
         """The decoder."""
@@ -80,6 +85,11 @@ class ConvSlabs(nn.Module):
     def classifier(self, states: jax.Array, in_size: int) -> jax.Array:
         """(B, D) -> (B, 1, 1, in, K): a slab at 1 x 1, ReLU, and a linear map over its out axis."""
         return self.class_layer_predictor(nn.relu(self(states, (1, 1, in_size, self.config.max_shape[0]))))
+
+
+def slab_weights(config: "GHNConfig") -> int:
+    """Number of weights of the last of the convolutions."""
+    return 8 * config.hid * math.prod(config.max_shape[:2])
 
 
 def slab_tensors(config: "GHNConfig", pointwise: bool) -> list[ReleaseTensor]:
