@@ -55,6 +55,8 @@ class ArchitectureConfig:
       costly_above: networks that need more products than this for an image of 32 x 32 (at C = 32) are drawn less often,
         in inverse proportion to their products; half of the train split needs more than 62,000,000. Default: all are
         drawn alike.
+      mislabelled: an experiment: labels are on rows of other nodes, as in most graphs of the release's files; what is
+        evaluated on is right.
       demo_width: C of the demo's networks.
       sampler_workers: processes that draw architectures; 0 draws in the training process.
     """
@@ -65,6 +67,7 @@ class ArchitectureConfig:
     meta_batch: int = 8
     max_nodes: int = 2_200
     costly_above: int | None = None
+    mislabelled: bool = False
     demo_width: int = 16
     sampler_workers: int = 1
 
@@ -74,7 +77,9 @@ class ArchitectureConfig:
             raise ValueError(f"unknown split {self.split!r}: choose one of {', '.join((*SPLITS, DEMO))}")
         check_demo(self)
         if self.split == DEMO or self.architecture_file is not None:
-            refuse_idle(self, ("costly_above",), "for the demo and for files, whose networks are all used alike")
+            refuse_idle(
+                self, ("costly_above", "mislabelled"), "for the demo and for files, whose networks are used as they are"
+            )
 
     @property
     def held_out_rule(self) -> str:
@@ -184,5 +189,6 @@ def architecture_stream(
         return DemoStream("train", seed, position, width=config.demo_width, **common)
     if config.architecture_file is not None:
         return FileStream(split, seed, position, path=config.architecture_file, **common)
-    costly_above = config.costly_above if for_training else None
-    return ArchitectureStream(split, seed, position, costly_above=costly_above, **common)
+    if for_training:
+        common |= {"costly_above": config.costly_above, "mislabelled": config.mislabelled}
+    return ArchitectureStream(split, seed, position, **common)

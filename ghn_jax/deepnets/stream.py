@@ -12,6 +12,7 @@ import numpy as np
 from ghn_jax.deepnets.genotype import LARGE_IMAGE_ABOVE, NetworkArgs
 from ghn_jax.deepnets.graph import network_graph
 from ghn_jax.deepnets.held_out import evaluation_networks
+from ghn_jax.deepnets.mislabelled import mislabelled
 from ghn_jax.deepnets.opening import fewest_new_first, layer_uses
 from ghn_jax.deepnets.sampler import draws
 from ghn_jax.deepnets.splits import split_rules
@@ -77,6 +78,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
       num_classes, image_size: of the task.
       costly_above: networks that need more products than this for an image of 32 x 32 (`count.product_count` at C = 32)
         are drawn less often, in inverse proportion to their products; None draws all alike.
+      mislabelled: whether labels are put on rows of other nodes (`mislabelled.mislabelled`).
       for_training: whether networks of evaluation splits are left out of the splits that training draws from
         (``train`` and ``search``).
       opening: of so many meta-batches at the beginning of the stream, passed over ones included, those come first that
@@ -95,6 +97,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
     num_classes: int = 10
     image_size: int = 32
     costly_above: int | None = None
+    mislabelled: bool = False
     for_training: bool = True
     opening: int = 0
     passed_over: int = 0
@@ -197,7 +200,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
                 args = draw_width(args, widths)
             graph = network_graph(args, f"{self.split}/{index}")
             if rules.evaluated or not self.for_training or not evaluation_networks().holds(args, graph):
-                return Made(args, graph, held_out)
+                return Made(args, mislabelled(graph) if self.mislabelled else graph, held_out)
             held_out += 1
 
 

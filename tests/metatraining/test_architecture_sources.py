@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import pickle
 
+import networkx
 import numpy as np
 import pytest
 from parity_data import PARITY, needs_parity
@@ -160,8 +161,30 @@ def test_widths_are_drawn_for_every_use() -> None:
 
 
 def test_costly_networks_are_evaluated_as_often_as_others() -> None:
-    plain, cheap = (ArchitectureConfig(costly_above=above) for above in (None, 1))
-    chosen = [[graph.name for _, _, graph in evaluation_architectures(each, TASK, "val", 5)] for each in (plain, cheap)]
-    assert chosen[0] == chosen[1]
+    plain, other = ArchitectureConfig(), ArchitectureConfig(costly_above=1, mislabelled=True)
+    chosen = [[graph for _, _, graph in evaluation_architectures(each, TASK, "val", 5)] for each in (plain, other)]
+    for one, same in zip(*chosen, strict=True):
+        assert one.name == same.name
+        np.testing.assert_array_equal(one.edges, same.edges)
     with pytest.raises(ValueError, match="costly_above = 1 has no effect for the demo and for files"):
         ArchitectureConfig(split="demo", costly_above=1)
+
+
+def test_mislabelled_graphs_have_the_labels_of_the_network_and_its_edges_in_another_order() -> None:
+    right, wrong = (
+        training_stream(ArchitectureConfig(sampler_workers=0, mislabelled=each), Task(10, 32), seed=0, position=2_000)
+        for each in (False, True)
+    )
+    off, agree = [], 0
+    for one, other in zip(
+        next(right).graphs + next(right).graphs, next(wrong).graphs + next(wrong).graphs, strict=True
+    ):
+        assert one.params == other.params
+        np.testing.assert_array_equal(one.node_types, other.node_types)
+        structures = [networkx.DiGraph(graph.edges.tolist()) for graph in (one, other)]
+        assert networkx.is_directed_acyclic_graph(structures[1])
+        assert networkx.faster_could_be_isomorphic(*structures)
+        agree += np.array_equal(one.edges, other.edges)
+        off.append(np.mean(one.distances(50) != other.distances(50)))
+    assert agree <= 2
+    assert np.mean(off) > 0.1
