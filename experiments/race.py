@@ -52,6 +52,7 @@ FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
         "meta-batch 4": (*_SMALL, "--meta-batch=4"),
         "batch 32": (*_SMALL, "--batch-size=32"),
         "cheaper networks": (*_SMALL, "--costly-above=40000000"),
+        "narrower networks": (*_SMALL, "--widths", "16", "24", "32", "48", "64"),
         "label smoothing": (*_SMALL, "--label-smoothing=0.1"),
         "near virtual edges": (*_SMALL, "--s-max=10"),
         "hid 64": (*_SMALL, "--hid=64"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from ghn_jax.deepnets.held_out import file_networks
 from ghn_jax.deepnets.recipes import HEADS
 from ghn_jax.deepnets.splits import SPLITS
 from ghn_jax.deepnets.stream import ArchitectureStream, Made, MetaBatch, in_background
-from ghn_jax.deepnets.widths import draw_width
+from ghn_jax.deepnets.widths import TRAINING_WIDTHS, draw_width
 from ghn_jax.fields import COUNT, WORKERS, Range, check_fields, refuse_idle
 
 DEMO = "demo"
@@ -26,6 +27,7 @@ _RANGES = {
     "num_architectures": COUNT,
     "meta_batch": Range(1, 10_000),
     "max_nodes": COUNT,
+    "widths": Range(1, 8_192),
     "costly_above": Range(1, 10**15),
     "demo_width": Range(1, 8_192),
     "sampler_workers": WORKERS,
@@ -52,6 +54,7 @@ class ArchitectureConfig:
       num_architectures: only so many architectures, over and over; default: no limit.
       meta_batch: networks per update.
       max_nodes: most nodes in a meta-batch; larger ones are passed over.
+      widths: C that networks are drawn with, in rising order; large networks get the first one, two or three of them.
       costly_above: networks that need more products than this for an image of 32 x 32 (at C = 32) are drawn less often,
         in inverse proportion to their products; half of the train split needs more than 62,000,000. Default: all are
         drawn alike.
@@ -66,6 +69,7 @@ class ArchitectureConfig:
     num_architectures: int | None = None
     meta_batch: int = 8
     max_nodes: int = 2_200
+    widths: tuple[int, ...] = TRAINING_WIDTHS
     costly_above: int | None = None
     mislabelled: bool = False
     demo_width: int = 16
@@ -77,9 +81,12 @@ class ArchitectureConfig:
             raise ValueError(f"unknown split {self.split!r}: choose one of {', '.join((*SPLITS, DEMO))}")
         check_demo(self)
         if self.split == DEMO or self.architecture_file is not None:
-            refuse_idle(
-                self, ("costly_above", "mislabelled"), "for the demo and for files, whose networks are used as they are"
-            )
+            own = ("widths", "costly_above", "mislabelled")
+            refuse_idle(self, own, "for the demo and for files: their networks are used as they are")
+        if not self.widths or any(width % HEADS for width in self.widths):
+            raise ValueError(f"widths must be multiples of {HEADS}, the heads of attention, got {self.widths}")
+        if any(wider <= narrower for narrower, wider in itertools.pairwise(self.widths)):
+            raise ValueError(f"widths must rise, got {self.widths}")
 
     @property
     def held_out_rule(self) -> str:
@@ -190,5 +197,6 @@ def architecture_stream(
     if config.architecture_file is not None:
         return FileStream(split, seed, position, path=config.architecture_file, **common)
     if for_training:
-        common |= {"costly_above": config.costly_above, "mislabelled": config.mislabelled}
+        own = ("widths", "costly_above", "mislabelled")
+        common |= {name: getattr(config, name) for name in own}
     return ArchitectureStream(split, seed, position, **common)

@@ -16,7 +16,7 @@ from ghn_jax.deepnets.mislabelled import mislabelled
 from ghn_jax.deepnets.opening import fewest_new_first, layer_uses
 from ghn_jax.deepnets.sampler import draws
 from ghn_jax.deepnets.splits import split_rules
-from ghn_jax.deepnets.widths import counted_products, draw_width
+from ghn_jax.deepnets.widths import TRAINING_WIDTHS, counted_products, draw_width
 from ghn_jax.deepnets.workers import process_pool
 from ghn_jax.graphs.arch_graph import ArchGraph
 
@@ -76,6 +76,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
       max_nodes: nodes that a meta-batch may have in all.
       num_architectures: if given, only the first so many architectures of the split, in a new order every round.
       num_classes, image_size: of the task.
+      widths: C that networks for training are drawn with, as `draw_width` takes them.
       costly_above: networks that need more products than this for an image of 32 x 32 (`count.product_count` at C = 32)
         are drawn less often, in inverse proportion to their products; None draws all alike.
       mislabelled: whether labels are put on rows of other nodes (`mislabelled.mislabelled`).
@@ -96,6 +97,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
     num_architectures: int | None = None
     num_classes: int = 10
     image_size: int = 32
+    widths: tuple[int, ...] = TRAINING_WIDTHS
     costly_above: int | None = None
     mislabelled: bool = False
     for_training: bool = True
@@ -197,7 +199,7 @@ class ArchitectureStream(Iterator[MetaBatch]):
                 continue
             args = args.replace(num_classes=self.num_classes, image_size=self.image_size)
             if not rules.evaluated:
-                args = draw_width(args, widths)
+                args = draw_width(args, widths, self.widths)
             graph = network_graph(args, f"{self.split}/{index}")
             if rules.evaluated or not self.for_training or not evaluation_networks().holds(args, graph):
                 return Made(args, mislabelled(graph) if self.mislabelled else graph, held_out)

@@ -28,17 +28,22 @@ def counted_products(args: NetworkArgs) -> int:
     return product_count(args.replace(C=COUNTED_WIDTH, fc_dim=COUNTED_FC_DIM, num_classes=10, image_size=32))
 
 
-def draw_width(args: NetworkArgs, rng: np.random.Generator) -> NetworkArgs:
-    """Arguments with the width and fc_dim for one use in training (small networks may be wide)."""
-    params = counted_params(args)
-    widths = TRAINING_WIDTHS
+def draw_width(args: NetworkArgs, rng: np.random.Generator, widths: tuple[int, ...] = TRAINING_WIDTHS) -> NetworkArgs:
+    """Arguments with the width and fc_dim for one use in training (small networks may be wide).
+
+    Args:
+      args: the network.
+      rng: draws.
+      widths: to draw from, in rising order; only the first ones are left to large networks.
+    """
+    params, allowed = counted_params(args), widths
     for limit, cells, count in _TRAINING_LIMITS:
         special = count == 1 and (not args.glob_avg or _has_large_kernels(args))
         if params > limit or args.n_cells > cells or special:
-            widths = TRAINING_WIDTHS[:count]
+            allowed = widths[:count]
             break
-    width = _pick(rng, widths)
-    free = len(widths) == len(TRAINING_WIDTHS) and width <= 64
+    width = _pick(rng, allowed)
+    free = len(allowed) == len(widths) and width <= 64
     return args.replace(C=width, fc_dim=_pick(rng, TRAINING_FC_DIMS if free else TRAINING_FC_DIMS[:4]))
 
 

@@ -170,15 +170,24 @@ def test_costly_networks_are_evaluated_as_often_as_others() -> None:
         ArchitectureConfig(split="demo", costly_above=1)
 
 
+def test_networks_are_drawn_with_the_widths_asked_for() -> None:
+    config = ArchitectureConfig(sampler_workers=0, widths=(16, 24, 40, 80))
+    stream = training_stream(config, Task(10, 16), seed=0, position=2_000)
+    drawn = [args for _ in range(6) for args in next(stream).args]
+    assert {args.C for args in drawn} == {16, 24, 40, 80}
+    assert all(args.C == 16 for args in drawn if args.n_cells > 12)
+    for widths, words in (((), "multiples of 8"), ((16, 20), "multiples of 8"), ((32, 16), "must rise")):
+        with pytest.raises(ValueError, match=words):
+            ArchitectureConfig(widths=widths)
+
+
 def test_mislabelled_graphs_have_the_labels_of_the_network_and_its_edges_in_another_order() -> None:
     right, wrong = (
         training_stream(ArchitectureConfig(sampler_workers=0, mislabelled=each), Task(10, 32), seed=0, position=2_000)
         for each in (False, True)
     )
     off, agree = [], 0
-    for one, other in zip(
-        next(right).graphs + next(right).graphs, next(wrong).graphs + next(wrong).graphs, strict=True
-    ):
+    for one, other in zip(next(right).graphs, next(wrong).graphs, strict=True):
         assert one.params == other.params
         np.testing.assert_array_equal(one.node_types, other.node_types)
         structures = [networkx.DiGraph(graph.edges.tolist()) for graph in (one, other)]
