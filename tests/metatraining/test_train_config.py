@@ -147,6 +147,11 @@ def test_a_run_may_become_longer_where_the_rates_made_stay(tmp_path: pathlib.Pat
         check_resumable(parse_config([*options, "--schedule=cosine", option], ""))
     with pytest.raises(ValueError, match=r"optimiser\.schedule was 'cosine', now 'steps'"):
         check_resumable(parse_config(options, ""))
+    growing = [*options, "--image-size=32", "--small-sizes", "16", "--small-until", "0.5"]
+    save_config(parse_config(growing, ""), tmp_path)
+    check_resumable(parse_config(growing, ""))
+    with pytest.raises(ValueError, match=rf"optimiser\.{name} was .*image sizes of the updates already made"):
+        check_resumable(parse_config([*growing, option], ""))
 
 
 def test_a_few_images_of_each_class_can_be_trained_on() -> None:
