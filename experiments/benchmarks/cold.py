@@ -43,6 +43,9 @@ class RandomImages:
         images = jax.numpy.asarray(rng.normal(size=IMAGES), jax.numpy.float32)
         return images, jax.numpy.asarray(rng.integers(0, 10, IMAGES[0]), jax.numpy.int32)
 
+    def close(self) -> None:
+        """Nothing to end."""
+
 
 def run(repeats: int) -> dict[str, float]:
     """One run whatever `repeats` says; prints a line for each update that is reported."""

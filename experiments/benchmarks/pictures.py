@@ -42,6 +42,7 @@ def run(repeats: int) -> dict[str, float]:
             what = f"ghn_jax, {workers} worker processes" if workers else "ghn_jax, in the process itself"
             print(f"{what:<38}{rate:8.0f} pictures a second, {grown / 1e6:+.1f} MB an epoch")
             key = "workers" if workers else "in_process"
+            del batches  # ends its workers
             found |= {f"{key}_pictures_per_second": rate, f"{key}_megabytes_an_epoch": grown / 1e6}
     return found
 

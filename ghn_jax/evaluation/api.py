@@ -186,5 +186,8 @@ def _given(architectures: Sequence[tuple[NetworkArgs | nn.Module, ArchGraph]]) -
 
 def _training_images(config: EvaluationConfig, images: ImageSet | ImageStream) -> Iterator[jax.Array]:
     batches = train_batches(images, config.batch_size, config.seed)
-    for step in range(config.bn_batches):
-        yield batches.batch(step)[0]
+    try:
+        for step in range(config.bn_batches):
+            yield batches.batch(step)[0]
+    finally:
+        batches.close()

@@ -33,6 +33,10 @@ class TrainBatches(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Ends processes that decode images; a batch that is asked for later starts others."""
+        ...
+
 
 def train_batches(images: ImageSet | ImageStream, batch_size: int, seed: int) -> TrainBatches:
     """Endless augmented training batches.
@@ -71,6 +75,9 @@ class _MemoryBatches:
         chosen = self._split.take(rows)
         return self._make(jax.random.fold_in(self._key, step), chosen.images), jnp.asarray(chosen.labels)
 
+    def close(self) -> None:
+        """Nothing to end."""
+
 
 class _StreamBatches:
     """Crops come from worker processes; flips, colours and normalisation are one compiled call."""
@@ -94,6 +101,10 @@ class _StreamBatches:
                 raise BrokenProcessPool(f"a process that decodes images was killed: {error}") from error
             raise
         return self._make(jax.random.fold_in(self._key, step), images), jnp.asarray(labels)
+
+    def close(self) -> None:
+        """Drops grain's iterator, with which its processes end; one that lives until Python ends warns of leaks."""
+        self._next, self._iterator = None, iter(())
 
 
 def _augmented(key: jax.Array, images: jax.Array, style: Style) -> jax.Array:

@@ -109,7 +109,8 @@ class MetaBatches:
                     self._progress.wait(f"{what} for update {self._number + 1}, waited {waited:.0f} s")
 
     def close(self) -> None:
-        """Stops compiling and ends the source's processes."""
+        """Stops compiling and ends the processes of the source and of the images."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._images.close()
         if isinstance(self._source, Generator):
             self._source.close()

@@ -186,6 +186,20 @@ def test_a_killed_decoding_process_is_told_and_another_one_goes_on() -> None:
         np.testing.assert_array_equal(images, expected.batch(step)[0])
 
 
+def test_closed_batches_leave_no_process_and_can_be_asked_again() -> None:
+    others = multiprocessing.active_children()
+    batches = train_batches(small_stream(1), 4, seed=5)
+    first = np.asarray(batches.batch(0)[0])
+    started = [process for process in multiprocessing.active_children() if process not in others]
+    assert started
+    batches.close()
+    for process in started:
+        process.join(60)
+        assert not process.is_alive()
+    np.testing.assert_array_equal(batches.batch(0)[0], first)
+    batches.close()
+
+
 def test_stream_epochs_visit_every_training_row_and_evaluation_every_test_row() -> None:
     stream = small_stream(0)
     batches = stream.train_batches(4, seed=0)

@@ -47,8 +47,13 @@ class Step:
 class Images:
     """The number of the batch in place of images."""
 
+    closed = False
+
     def batch(self, number: int) -> int:
         return number
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_batches_come_in_order_when_their_layers_are_compiled() -> None:
@@ -68,5 +73,7 @@ def test_batches_come_in_order_when_their_layers_are_compiled() -> None:
         batches.next()
         with pytest.raises(RuntimeError, match="no memory to compile"):
             batches.next()
+        assert not images.closed
     finally:
         batches.close()
+    assert images.closed
