@@ -50,12 +50,12 @@ def load_config(folder: pathlib.Path) -> TrainConfig:
 
 def _from_json(data: Any) -> TrainConfig:
     """What `to_json` was given; fields that are missing, as in files of earlier versions, get their defaults."""
-    groups = checked_fields(TrainConfig, data, "it")
+    groups, default = checked_fields(TrainConfig, data, "it"), TrainConfig()
     for group in dataclasses.fields(TrainConfig):
         if group.name == "ghn":
             groups["ghn"] = GHNConfig.from_json(groups["ghn"])
         elif group.name != "preset":
-            kind = type(getattr(TrainConfig(), group.name))
+            kind = type(getattr(default, group.name))
             there = groups[group.name]
             if isinstance(there, Mapping):
                 there = {**to_json(kind()), **there}

@@ -7,7 +7,7 @@ the next (progressive resizing).
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple
 
-from ghn_jax.metatraining.config import ImageConfig
+from ghn_jax.metatraining.config import TrainConfig
 from ghn_jax.runs.restarting import Batch_co, Batches, Position
 
 
@@ -18,17 +18,15 @@ class Phase(NamedTuple):
     end: int
 
 
-def phases(images: ImageConfig, total_steps: int) -> tuple[Phase, ...]:
+def phases(config: TrainConfig, total_steps: int) -> tuple[Phase, ...]:
     """The phases of a run of so many updates, in order; one whose share is less than an update is empty.
 
     Args:
-      images: of a resolved configuration.
+      config: resolved.
       total_steps: updates of the whole run.
     """
-    if images.image_size is None:
-        raise ValueError("the image size is known once the images are loaded: resolve the configuration first")
-    ends = [round(share * total_steps) for share in images.small_until]
-    return tuple(map(Phase, (*images.small_sizes, images.image_size), (*ends, total_steps)))
+    ends = [round(share * total_steps) for share in config.images.small_until]
+    return tuple(map(Phase, (*config.images.small_sizes, config.task.image_size), (*ends, total_steps)))
 
 
 class PhasedBatches(Generic[Batch_co]):

@@ -19,8 +19,7 @@ from ghn_jax.metatraining.config_files import check_resumable, save_config, to_j
 from ghn_jax.metatraining.failures import RecordFailures
 from ghn_jax.metatraining.growth import Phase, PhasedBatches, phases
 from ghn_jax.metatraining.optimisation import TrainState, initial_state
-from ghn_jax.metatraining.resolving import load_sized, resolve
-from ghn_jax.metatraining.starting import initialise
+from ghn_jax.metatraining.starting import initialise, load_sized, resolve
 from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.metatraining.validation import Validator
 from ghn_jax.runs import devices
@@ -85,7 +84,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> TrainResult:
     trainer = Trainer(
         meta_step_fn(config, step, optimiser.rates(steps_per_epoch)),
         devices.replicate(initial_state(optimiser, params), mesh),
-        _batch_source(config, step, image_batches, phases(config.images, total_steps)),
+        _batch_source(config, step, image_batches, phases(config, total_steps)),
         _callbacks(config, Validator(config, ghn, images), steps_per_epoch),
         folder=config.run_dir,
         total_steps=total_steps,

@@ -16,7 +16,7 @@ from ghn_jax.images import load as load_module
 from ghn_jax.images.folders import FolderRecords
 from ghn_jax.images.records import picture
 from ghn_jax.metatraining.command import parse_config
-from ghn_jax.metatraining.resolving import resolve
+from ghn_jax.metatraining.starting import resolve
 
 COUNT = 8
 

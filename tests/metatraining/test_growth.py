@@ -8,7 +8,7 @@ import pytest
 from random_kills import lines, wait_until
 from tiny_runs import finish, start, weights
 
-from ghn_jax.metatraining import ImageConfig, load_config
+from ghn_jax.metatraining import ImageConfig, TrainConfig, load_config
 from ghn_jax.metatraining.growth import PhasedBatches, phases
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
@@ -23,10 +23,10 @@ OPTIONS = (
 
 def test_each_size_has_its_share_of_the_updates() -> None:
     images = ImageConfig(image_size=32, small_sizes=(16, 24), small_until=(0.5, 0.75))
-    assert phases(images, 1_000) == ((16, 500), (24, 750), (32, 1_000))
-    assert phases(ImageConfig(image_size=32), 7) == ((32, 7),)
+    assert phases(TrainConfig(images=images), 1_000) == ((16, 500), (24, 750), (32, 1_000))
+    assert phases(TrainConfig(images=ImageConfig(image_size=32)), 7) == ((32, 7),)
     with pytest.raises(ValueError, match="resolve the configuration first"):
-        phases(ImageConfig(), 7)
+        phases(TrainConfig(), 7)
 
 
 @pytest.mark.parametrize(

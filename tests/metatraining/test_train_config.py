@@ -12,7 +12,7 @@ from ghn_jax.metatraining.command import parse_config
 from ghn_jax.metatraining.config import TrainConfig
 from ghn_jax.metatraining.config_files import check_resumable, load_config, save_config
 from ghn_jax.metatraining.presets import PRESETS
-from ghn_jax.metatraining.resolving import resolve
+from ghn_jax.metatraining.starting import resolve
 
 
 def test_the_default_is_ghn_2_of_the_paper() -> None:
@@ -162,7 +162,7 @@ def test_a_few_images_of_each_class_can_be_trained_on() -> None:
 
 
 def test_a_few_images_of_each_class_need_a_set_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ghn_jax.metatraining.resolving.load_images", lambda *_: "a stream")
+    monkeypatch.setattr("ghn_jax.metatraining.starting.load_images", lambda *_: "a stream")
     with pytest.raises(ValueError, match="needs a set that fits in memory; 'imagenet2012' is streamed"):
         resolve(parse_config(["--dataset=imagenet2012", "--images-per-class=7"], ""))
 
