@@ -17,10 +17,12 @@ from PIL import Image
 from ghn_jax.images import ImageStream
 from ghn_jax.images import load as load_module
 from ghn_jax.images.stream import random_resized_crop
+from ghn_jax.runs.cores import available_cores
 
 PICTURES, CLASSES = 1_024, 2
-IMAGE_SIZE, BATCH_SIZE, BATCHES = 224, 64, 16
-"""One epoch is 1,024 pictures, of which an eighth tests."""
+"""An epoch; an eighth as many more test."""
+
+IMAGE_SIZE, BATCH_SIZE = 224, 64
 
 
 def run(repeats: int) -> dict[str, float]:
@@ -31,8 +33,7 @@ def run(repeats: int) -> dict[str, float]:
         plain = _rate(lambda: _plain(files), repeats)
         print(f"{'Pillow alone, one process':<38}{plain:8.0f} pictures a second")
         found = {"plain_pictures_per_second": plain}
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        for workers in (0, cores):
+        for workers in (0, available_cores()):
             stream = _stream(folder, workers)
             batches = stream.train_batches(BATCH_SIZE, 0)
             next(batches)  # starts the workers
@@ -75,14 +76,14 @@ def _stream(folder: pathlib.Path, workers: int) -> ImageStream:
 
 def _plain(files: list[pathlib.Path]) -> int:
     rng = np.random.default_rng(0)
-    for file in files[: BATCHES * BATCH_SIZE]:
+    for file in files:
         with Image.open(file) as image:
             random_resized_crop(image.convert("RGB"), IMAGE_SIZE, rng)
-    return min(len(files), BATCHES * BATCH_SIZE)
+    return len(files)
 
 
 def _epoch(batches: Iterator[tuple[np.ndarray, np.ndarray]]) -> int:
-    return sum(len(next(batches)[1]) for _ in range(BATCHES))
+    return sum(len(next(batches)[1]) for _ in range(PICTURES // BATCH_SIZE))
 
 
 def _rate(epoch: Callable[[], int], repeats: int) -> float:

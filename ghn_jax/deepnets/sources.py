@@ -33,6 +33,9 @@ _RANGES = {
     "sampler_workers": WORKERS,
 }
 
+_OF_DRAWS = ("widths", "costly_above", "mislabelled")
+"""Fields that change what is drawn for training."""
+
 OPENING = 160
 """Meta-batches at the beginning of a run that are put into an order of few new layers at a time."""
 
@@ -81,8 +84,7 @@ class ArchitectureConfig:
             raise ValueError(f"unknown split {self.split!r}: choose one of {', '.join((*SPLITS, DEMO))}")
         check_demo(self)
         if self.split == DEMO or self.architecture_file is not None:
-            own = ("widths", "costly_above", "mislabelled")
-            refuse_idle(self, own, "for the demo and for files: their networks are used as they are")
+            refuse_idle(self, _OF_DRAWS, "for the demo and for files, which have draws of their own")
         if not self.widths or any(width % HEADS for width in self.widths):
             raise ValueError(f"widths must be multiples of {HEADS}, the heads of attention, got {self.widths}")
         if any(wider <= narrower for narrower, wider in itertools.pairwise(self.widths)):
@@ -197,6 +199,5 @@ def architecture_stream(
     if config.architecture_file is not None:
         return FileStream(split, seed, position, path=config.architecture_file, **common)
     if for_training:
-        own = ("widths", "costly_above", "mislabelled")
-        common |= {name: getattr(config, name) for name in own}
+        common |= {name: getattr(config, name) for name in _OF_DRAWS}
     return ArchitectureStream(split, seed, position, **common)

@@ -190,13 +190,13 @@ class ArchitectureStream(Iterator[MetaBatch]):
         rules = split_rules(self.split)
         large_images = self.image_size > LARGE_IMAGE_ABOVE
         widths = _generator(self.seed, _WIDTHS, position)
-        candidates = draws(self.split, index, self.seed, large_images=large_images)
-        costs = _generator(self.seed, _COSTS, index)
+        candidates = (args for args, _ in draws(self.split, index, self.seed, large_images=large_images))
+        if self.costly_above is not None:
+            costs, most = _generator(self.seed, _COSTS, index), self.costly_above
+            candidates = (args for args in candidates if costs.random() * counted_products(args) <= most)
         held_out = 0
         while True:
-            args, _ = next(candidates)
-            if self.costly_above is not None and costs.random() * counted_products(args) > self.costly_above:
-                continue
+            args = next(candidates)
             args = args.replace(num_classes=self.num_classes, image_size=self.image_size)
             if not rules.evaluated:
                 args = draw_width(args, widths, self.widths)

@@ -108,13 +108,13 @@ def open_folder(folder: pathlib.Path, bad_images: BadImages) -> tuple[FolderReco
         if not (folder / "val").is_dir():
             needs = "folder:PATH needs PATH/val/CLASS/*, and PATH/train/CLASS/* to train on"
             raise ValueError(f"{folder / 'val'} is missing: {needs}")
-        first = folder / "train" if (folder / "train").is_dir() else folder / "val"
+        trains = (folder / "train").is_dir()
+        first = folder / ("train" if trains else "val")
         classes = sorted(p.name for p in first.iterdir() if p.is_dir())
         if len(classes) < 2:
             raise ValueError(f"{first} needs one folder for each of at least 2 classes, found {classes}")
-        train = FolderRecords([], np.zeros(0, np.int32))
-        if first.name == "train":
-            train = FolderRecords.scan(first, classes, bad_images)
+        none = FolderRecords([], np.zeros(0, np.int32))
+        train = FolderRecords.scan(first, classes, bad_images) if trains else none
         test = FolderRecords.scan(folder / "val", classes, bad_images)
         return train, test, len(classes), f"{folder.resolve()} {train.stamp()} {test.stamp()}"
     except OSError as error:
