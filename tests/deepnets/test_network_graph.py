@@ -1,7 +1,9 @@
 """Graphs from arguments: what is kept, what is contracted, what is refused."""
 
 import dataclasses
+import math
 
+import jax
 import numpy as np
 import pytest
 from graph_compare import specs_by_path
@@ -9,8 +11,12 @@ from hypothesis import given, settings
 from network_args import network_args, small_args
 
 from ghn_jax.deepnets import VIT, Genotype, NetworkArgs, network_graph, parameter_count, resnet50_graph
+from ghn_jax.deepnets.count import product_count
 from ghn_jax.deepnets.liveness import reaches_output
+from ghn_jax.deepnets.sampler import sample_args
 from ghn_jax.graphs import ArchGraph, Primitive, Role
+from ghn_jax.networks import network_plan
+from ghn_jax.networks.schedule import schedule
 
 CONV = ("conv_1x1", 0)
 
@@ -131,3 +137,15 @@ def test_sums_of_unequal_sizes_are_refused():
 
 def mixed(genotype: Genotype) -> Genotype:
     return dataclasses.replace(genotype, normal_concat=(2,))
+
+
+@pytest.mark.parametrize("split", ["train", "deep", "dense", "bnfree"])
+def test_products_are_those_of_the_layers_that_run(split: str) -> None:
+    for index in range(4):
+        args = sample_args(split, index)[0].replace(image_size=12)
+        images = jax.ShapeDtypeStruct((2, 12, 12, 3), np.float32)
+        products = sum(
+            math.prod(step.key.inputs[0].shape[:-1]) * sum(math.prod(leaf.shape) for _, leaf in step.params)
+            for step in schedule(network_plan(args), images, False, False, None)
+        )
+        assert 2 * product_count(args) == products > 0
