@@ -25,6 +25,7 @@ import tyro
 
 from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.score_table import read_scores
+from ghn_jax.fields import refuse_idle
 from ghn_jax.files import atomic_file
 from ghn_jax.runs.metrics import read_metrics
 
@@ -125,14 +126,17 @@ def run(options: Options) -> list[Result]:
     """The whole race; results are written as they come.
 
     Raises:
-      ValueError: for an unknown racer.
+      ValueError: for an unknown racer, or steps of recipes.
       subprocess.CalledProcessError: if a run fails.
     """
     known = FIELDS[options.field]
     unknown = [name for name in options.racers if name not in known]
     if unknown:
         raise ValueError(f"no racer {', '.join(map(repr, unknown))}; known: {', '.join(map(repr, known))}")
-    steps = (f"--steps={options.steps}",) if options.field == "families" else ()
+    steps = (f"--steps={options.steps}",)
+    if options.field == "recipes":
+        refuse_idle(options, ("steps",), "for recipes, whose rates are constant")
+        steps = ()
     results: list[Result] = []
     for name in options.racers or known:
         folder = options.out / re.sub(r"\W+", "_", name.lower())

@@ -43,6 +43,13 @@ def test_recipes_differ_from_the_second_in_one_point_and_are_scored_alike() -> N
         assert len(changed) == {"16 x 16": 0, "paper": 2, "AdamW": 2, "Muon 2e-3": 2, "Muon 6e-3": 2}.get(name, 1), name
 
 
+def test_what_a_race_does_not_know_or_use_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="no racer 'MLP'; known: 'paper', '16 x 16'"):
+        race.run(race.Options(tmp_path, field="recipes", racers=("MLP",)))
+    with pytest.raises(ValueError, match="steps = 5 has no effect for recipes"):
+        race.run(race.Options(tmp_path, field="recipes", steps=5))
+
+
 @pytest.mark.slow
 def test_a_short_race_ends_with_a_table_and_a_picture(tmp_path: pathlib.Path) -> None:
     more = (*SMALL, "--schedule=cosine")
