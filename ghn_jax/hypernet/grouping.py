@@ -22,8 +22,8 @@ CHUNKS = (1, 4, 16, 64)
 """Numbers of tensors decoded in one call."""
 
 MANY_WEIGHTS = 100_000_000
-"""Weights that a call of a decoder reads from which on a group is decoded as a whole, up to the largest chunk: such a
-call takes as long as compiling a program, and each is a pass over all of them (1.8 GB of GHN-3-XL)."""
+"""From so many weights on, groups are decoded as a whole, up to the largest chunk: each call is a pass over all of them
+(1.8 GB of GHN-3-XL), which takes as long as compiling a program for one more size."""
 
 PIECES = (1, 4, 16)
 """Numbers of tensors fitted in one call: few, since each is a program of every kind of tensor."""

@@ -186,7 +186,7 @@ def test_mislabelled_graphs_have_the_labels_of_the_network_and_its_edges_in_anot
         training_stream(ArchitectureConfig(sampler_workers=0, mislabelled=each), Task(10, 32), seed=0, position=2_000)
         for each in (False, True)
     )
-    off, agree = [], 0
+    off, agree, other_type = [], 0, []
     for one, other in zip(next(right).graphs, next(wrong).graphs, strict=True):
         assert one.params == other.params
         np.testing.assert_array_equal(one.node_types, other.node_types)
@@ -195,5 +195,13 @@ def test_mislabelled_graphs_have_the_labels_of_the_network_and_its_edges_in_anot
         assert networkx.faster_could_be_isomorphic(*structures)
         agree += np.array_equal(one.edges, other.edges)
         off.append(np.mean(one.distances(50) != other.distances(50)))
+        way = dict.fromkeys(structures[0], 0)
+        for node in reversed(list(networkx.topological_sort(structures[0]))):
+            way[node] = max((way[behind] + 1 for behind in structures[0][node]), default=0)
+        order = sorted(way, key=lambda node: (-way[node], node))
+        place = {node: row for row, node in enumerate(order)}
+        assert sorted((place[a], place[b]) for a, b in structures[0].edges) == sorted(structures[1].edges)
+        other_type.append(np.mean(one.node_types[order] != one.node_types))
     assert agree <= 2
     assert np.mean(off) > 0.1
+    assert 0.35 < np.mean(other_type) < 0.65

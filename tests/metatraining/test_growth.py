@@ -12,11 +12,11 @@ from ghn_jax.metatraining import ImageConfig, TrainConfig, load_config
 from ghn_jax.metatraining.growth import PhasedBatches, phases
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
-STEPS, SMALL = 12, 7
+STEPS, SMALL = 20, 7
 OPTIONS = (
     f"--steps={STEPS}",
     "--image-size=12",
-    *("--small-sizes", "8", "--small-until", "0.6"),
+    *("--small-sizes", "8", "--small-until", "0.35"),
     "--checkpoint-minutes=0",
 )
 
