@@ -4,6 +4,7 @@ Beside a plain loop over the same files with Pillow, which is what decoding cost
 usual size are made for it, 500 x 375 JPEG of about 40 kB.
 """
 
+import contextlib
 import os
 import pathlib
 import statistics
@@ -107,5 +108,6 @@ def _resident() -> int:
 def _children() -> list[pathlib.Path]:
     found = []
     for listing in pathlib.Path("/proc/self/task").glob("*/children"):
-        found += [pathlib.Path("/proc", child) for child in listing.read_text().split()]
+        with contextlib.suppress(OSError):  # of a thread that has just ended
+            found += [pathlib.Path("/proc", child) for child in listing.read_text().split()]
     return found

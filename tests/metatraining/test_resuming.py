@@ -1,5 +1,6 @@
 """Runs that are killed or stopped, and go on."""
 
+import contextlib
 import os
 import pathlib
 import random
@@ -116,9 +117,10 @@ def test_a_terminated_run_saves_exits_cleanly_and_goes_on(uninterrupted: pathlib
 def worker_of(process: subprocess.Popen[str], *others: int) -> int | None:
     """A process that draws architectures for a run, none of the others; None while there is none."""
     for task in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            if child not in others and b"spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
-                return child
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # threads and children end while one reads
+            for child in map(int, task.read_text().split()):
+                if child not in others and b"spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                    return child
     return None
 
 
