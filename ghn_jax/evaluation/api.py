@@ -16,7 +16,7 @@ from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task, check_demo
 from ghn_jax.evaluation.accuracy import Evaluator, Protocol, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.evaluation.repeated import RepeatedBatches
-from ghn_jax.evaluation.score_table import SCORES_FILE, claim_folder, score_all, summary_table
+from ghn_jax.evaluation.score_table import SCORES_FILE, claim_folder, read_scores, score_all, summary_table
 from ghn_jax.fields import COUNT, SEED, Range, check_fields, refuse_idle
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.canonical import canonical_hash
@@ -137,7 +137,7 @@ def evaluate(
     else:
         asked = question(config, loaded.variables, images, chosen if architectures is not None else None)
         with folder_lock(folder):
-            claim_folder(folder, asked)
+            claim_folder(folder, asked, answered=bool(read_scores(folder / SCORES_FILE)))
             scores = score_all(evaluator, chosen, folder / SCORES_FILE)
     table = summary_table(scores, 1 / images.num_classes, config.random_init, skipped=images.skipped)
     return Evaluation(tuple(scores), table)
@@ -154,9 +154,6 @@ def question(
       images: the set.
       given: architectures that are evaluated instead of a split.
     """
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(variables):
-        digest.update(np.asarray(leaf).tobytes())
     asked = {name: value for name, value in dataclasses.asdict(config).items() if name != "architectures"}
     asked = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in asked.items()}
     if given is not None:
@@ -164,7 +161,15 @@ def question(
         asked["split"] = f"given, {hashlib.sha256(graphs.encode()).hexdigest()[:16]}"
     if images.skipped:
         asked["pictures left out"] = images.skipped
-    return {**asked, "dataset": images.name, "image_size": images.image_size, "weights": digest.hexdigest()[:16]}
+    return {**asked, "dataset": images.name, "image_size": images.image_size, "weights": digest(variables)}
+
+
+def digest(variables: Any) -> str:
+    """16 hexadecimal digits that tell weights apart."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _of_split(config: EvaluationConfig, images: ImageSet | ImageStream) -> list[Named]:

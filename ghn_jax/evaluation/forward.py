@@ -1,5 +1,6 @@
 """Logits of networks with predicted parameters, by both protocols of batch normalisation."""
 
+import copy
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -122,6 +123,12 @@ class WholeModel:
         self._given = jax.jit(
             lambda params, statistics, images: model.apply({"params": params, STATISTICS: statistics}, images, **flags)
         )
+
+    def with_params(self, params: FlatParams) -> "WholeModel":
+        """The same model, compiled once, with other parameters."""
+        other = copy.copy(self)
+        other._params = traverse_util.unflatten_dict(dict(params))
+        return other
 
     def logits(self, images: jax.Array) -> jax.Array:
         """As `Network.logits`."""

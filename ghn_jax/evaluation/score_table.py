@@ -94,14 +94,19 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
     return [there[graph.name] for _, _, graph in architectures]
 
 
-def claim_folder(folder: pathlib.Path, question: dict[str, Any]) -> None:
-    """Notes in a folder of scores what they answer; what is noted in one without scores does not count.
+def claim_folder(folder: pathlib.Path, question: dict[str, Any], *, answered: bool) -> None:
+    """Notes in a folder of results what they answer; what is noted in one without results does not count.
+
+    Args:
+      folder: of results.
+      question: what they depend on, as JSON.
+      answered: whether there are results.
 
     Raises:
-      ValueError: if the folder holds scores of another question, or of one that cannot be read; names the differences.
+      ValueError: if the folder holds results of another question, or of one that cannot be read; names the differences.
     """
     path = folder / QUESTION_FILE
-    if path.exists() and read_scores(folder / SCORES_FILE):
+    if path.exists() and answered:
         try:
             there = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
@@ -110,7 +115,7 @@ def claim_folder(folder: pathlib.Path, question: dict[str, Any]) -> None:
         pairs = [(name, there.get(name), value) for name, value in question.items()]
         changed = [f"{name} was {old!r}, now {new!r}" for name, old, new in pairs if old != new]
         if changed:
-            raise ValueError(f"{folder} holds other scores ({'; '.join(changed)}): choose another --out, or remove it")
+            raise ValueError(f"{folder} holds other results ({'; '.join(changed)}): choose another --out, or remove it")
     with atomic_file(path) as new:
         new.write_text(json.dumps(question, indent=1) + "\n")
 

@@ -46,3 +46,16 @@ def add_noise(key: jax.Array, images: jax.Array, style: Style) -> jax.Array:
     """The noise test: Gaussian noise on uint8 images (B, H, W, 3) scaled to [0, 1], clipped to [0, 1]; float32."""
     unit = images.astype(jnp.float32) / 255
     return jnp.clip(unit + style.noise_std * jax.random.normal(key, unit.shape), 0, 1)
+
+
+def cutout(key: jax.Array, images: jax.Array, side: int) -> jax.Array:
+    """A square of each of the normalised images (B, H, W, 3) becomes 0 (DeVries & Taylor, 2017).
+
+    Its centre is any pixel, so that the border may cut it; its side is that at 32 x 32, scaled with the image size.
+    """
+    count, height, width, _ = images.shape
+    half = side * height / 64
+    centres = jax.random.uniform(key, (count, 2)) * jnp.array([[height, width]])
+    rows = jnp.abs(jnp.arange(height)[None, :] + 0.5 - jnp.floor(centres[:, :1]) - half % 1) < half
+    columns = jnp.abs(jnp.arange(width)[None, :] + 0.5 - jnp.floor(centres[:, 1:]) - half % 1) < half
+    return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], 0.0, images)

@@ -53,6 +53,28 @@ def histogram_picture(accuracies: Mapping[str, Sequence[float]], title: str, pat
     return _save(figure, path)
 
 
+def start_picture(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str, path: pathlib.Path
+) -> pathlib.Path:
+    """Draws mean accuracy in % over updates from several starts, with bands of one standard error.
+
+    Args:
+      curves: by start, numbers of updates, means and standard errors.
+      title: of the picture.
+      path: of the file.
+    """
+    figure, (axis,) = _figure(1)
+    for label, (steps, means, errors) in curves.items():
+        (line,) = axis.plot(steps, means, "o-", markersize=3, label=label)
+        axis.fill_between(steps, means - errors, means + errors, color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.set_xscale("symlog", linthresh=10)
+    axis.set_xlim(left=0)
+    axis.set(xlabel="updates", ylabel="top-1 of the networks, %", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return _save(figure, path)
+
+
 def history_picture(
     names: Sequence[str], curves: Mapping[str, Sequence[float | None]], path: pathlib.Path
 ) -> pathlib.Path:

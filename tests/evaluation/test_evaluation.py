@@ -145,15 +145,16 @@ def test_scores_are_appended_and_a_line_cut_short_is_dropped(tmp_path: pathlib.P
 
 
 def test_scores_of_different_questions_are_not_mixed(tmp_path: pathlib.Path) -> None:
-    claim_folder(tmp_path, {"images": 64, "weights": "a"})
-    claim_folder(tmp_path, {"images": 48, "weights": "a"})  # a start that failed does not stand in the way
-    append_score(tmp_path / SCORES_FILE, SCORES[0])
-    claim_folder(tmp_path, {"images": 48, "weights": "a"})
+    claim_folder(tmp_path, {"images": 64, "weights": "a"}, answered=False)
+    claim_folder(
+        tmp_path, {"images": 48, "weights": "a"}, answered=False
+    )  # a start that failed does not stand in the way
+    claim_folder(tmp_path, {"images": 48, "weights": "a"}, answered=True)
     with pytest.raises(ValueError, match="images was 48, now 32"):
-        claim_folder(tmp_path, {"images": 32, "weights": "a"})
+        claim_folder(tmp_path, {"images": 32, "weights": "a"}, answered=True)
     (tmp_path / "question.json").write_text('{"ima')
     with pytest.raises(ValueError, match=r"question\.json is damaged"):
-        claim_folder(tmp_path, {"images": 48, "weights": "a"})
+        claim_folder(tmp_path, {"images": 48, "weights": "a"}, answered=True)
 
 
 def test_a_model_without_cells_is_scored_by_both_protocols() -> None:

@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import fixture_graphs
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity.test_hypernet_parity import TOLERANCE, check_tensors
@@ -16,6 +17,7 @@ from ghn_jax.hypernet import GHN, PretrainedGHN, load_ghn, prepare
 from ghn_jax.hypernet.checkpoints.release_names import config_from_release, params_from_release, release_entries
 from ghn_jax.hypernet.prediction import decode_states
 from ghn_jax.hypernet.programs import embed_program
+from ghn_jax.training.reinitialise import correlation_std, orthonormal
 
 pytestmark = needs_parity
 
@@ -80,3 +82,18 @@ def test_graphs_of_a_batch_are_decoded_from_their_own_rows() -> None:
         networks = decode_states(loaded.ghn, loaded.variables, states, prepared)
         for name, graph, params, right in zip(batch["graphs"], graphs, networks, batch["right"], strict=True):
             check_tensors(name, "ghn3_tiny", {spec.path: spec.axes for spec in graph.params}, params, right)
+
+
+def test_reinitialised_weights_are_those_of_the_release() -> None:
+    cases = json.loads((PARITY / "ghn3" / "reinit.json").read_text())
+    assert len(cases) == 7
+    for case in cases:
+        name, values = case["name"], case["orthogonal"]
+        tensor = formula(fixture_config()["salt"], name, tuple(case["shape"]))
+        matrix = jnp.asarray(tensor.reshape(len(tensor), -1))
+        np.testing.assert_allclose(correlation_std(matrix), case["corr_std"], rtol=1e-5, err_msg=name)
+        assert values["shape"] == case["shape"]
+        whole = np.asarray(orthonormal(matrix), np.float64).ravel()
+        np.testing.assert_allclose(np.linalg.norm(whole), values["norm"], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(whole.sum(), values["sum"], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(whole[values["idx"]], values["val"], atol=2e-5, err_msg=name)

@@ -1,0 +1,111 @@
+"""`train_nets.py`: the table and the picture, kills, and folders of other questions."""
+
+import pathlib
+import random
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from random_kills import kill, lines, wait_until
+from tiny_runs import ROOT, environment, finish
+
+from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, save_file
+from ghn_jax.training.study import read_curves
+
+OPTIONS = (
+    *("--split=demo", "--demo-width=8", "--count=2", "--image-size=8", "--keep-weights", "--checkpoint-minutes=0"),
+    *("--steps=30", "--batch-size=16", "--test-images=64", "--curve", "3", "10", "20"),
+)
+GHN_OF_TEST = GHNConfig(max_shape=(4, 4, 3, 3), hid=8)
+
+
+def start(folder: pathlib.Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "experiments" / "train_nets.py"), f"--out={folder}", *options],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def ghn(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("ghn") / "ghn.npz"
+    save_file(path, GHN_OF_TEST, init_ghn(GHN(GHN_OF_TEST), jax.random.key(0)))
+    return f"--ghn={path}"
+
+
+@pytest.fixture(scope="module")
+def whole(ghn: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("whole")
+    said = finish(start(folder, *OPTIONS, ghn))
+    assert "compared with he" in said
+    assert "worth, updates" in said
+    return folder
+
+
+def weights(folder: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    found = {}
+    for path in sorted((folder / "weights").iterdir()):
+        with np.load(path) as archive:
+            found[path.stem] = {name: archive[name] for name in archive.files}
+    return found
+
+
+def updates(folder: pathlib.Path) -> int:
+    """Rows that the network under way has written."""
+    return sum(lines(path) for path in folder.glob("runs/*/metrics.jsonl"))
+
+
+def test_results(whole: pathlib.Path) -> None:
+    curves = read_curves(whole / "curves.jsonl")
+    assert len(curves) == 4
+    assert {curve.name.rsplit("-", 1)[1] for curve in curves} == {"he", "predicted"}
+    assert {curve.steps for curve in curves} == {(0, 3, 10, 20, 30)}
+    assert not list((whole / "runs").iterdir())
+    assert (whole / "starts.png").stat().st_size > 10_000
+    assert sorted(weights(whole)) == sorted(curve.name for curve in curves)
+
+
+def test_killed_runs_end_as_one_that_was_not(whole: pathlib.Path, ghn: str, tmp_path: pathlib.Path) -> None:
+    rng = random.Random(0)
+    for _ in range(3):
+        process, before = start(tmp_path, *OPTIONS, ghn), updates(tmp_path)
+        more = rng.randint(5, 12)
+        wait_until(process, lambda before=before, more=more: abs(updates(tmp_path) - before) > more)
+        kill(process)
+    finish(start(tmp_path, *OPTIONS, ghn))
+    assert read_curves(tmp_path / "curves.jsonl") == read_curves(whole / "curves.jsonl")
+    expected = weights(whole)
+    for name, arrays in weights(tmp_path).items():
+        for path, array in arrays.items():
+            np.testing.assert_array_equal(array, expected[name][path], err_msg=f"{name} {path}")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seed=1",), "seed was 0, now 1"),
+        (("--starts", "he"), "starts was ['he', 'predicted'], now ['he']"),
+        (("--starts", "he", "nothing"), "starts must be some of he, torch, orthogonal"),
+        (("--learning-rate=0",), "learning_rate must be a finite number above 0"),
+        (("--arguments", "{}x"), "arguments = '{}x' has no effect without --model"),
+        (("--model=json:loads",), "model was None, now 'json:loads'"),
+    ],
+)
+def test_what_does_not_fit_is_told(whole: pathlib.Path, ghn: str, options: tuple[str, ...], words: str) -> None:
+    process = start(whole, *OPTIONS, ghn, *options)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert words in " ".join(said.replace("│", " ").split()), said
+    assert "Traceback" not in said
+
+
+def test_predicted_starts_need_a_hypernetwork(tmp_path: pathlib.Path) -> None:
+    process = start(tmp_path, *OPTIONS)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "predicted starts need a hypernetwork: give --ghn" in " ".join(said.replace("│", " ").split())
