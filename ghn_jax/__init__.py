@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ghn_jax.advising import advise
     from ghn_jax.deepnets import sample_architecture
     from ghn_jax.evaluation import evaluate
     from ghn_jax.graphs import ArchGraph
@@ -21,6 +22,7 @@ _MODULES = {
     "GHN": "hypernet",
     "GHNConfig": "hypernet",
     "TargetNetwork": "networks",
+    "advise": "advising",
     "embed": "hypernet",
     "evaluate": "evaluation",
     "init_like": "initialising",
@@ -38,6 +40,7 @@ __all__ = [
     "GHNConfig",
     "TargetNetwork",
     "__version__",
+    "advise",
     "embed",
     "evaluate",
     "init_like",
