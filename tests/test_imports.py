@@ -25,6 +25,7 @@ ARROWS = {
     "runs": (),
     "evaluation": _LIBRARY,
     "metatraining": (*_LIBRARY, "evaluation"),
+    "training": (*_LIBRARY, "evaluation"),
 }
 LATE = ("matplotlib", "networkx")
 NEVER = ("torch", "tensorflow", "torchvision", "keras")
