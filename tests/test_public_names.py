@@ -14,6 +14,7 @@ import ghn_jax
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = (
     "ghn_jax.deepnets",
+    "ghn_jax.detection",
     "ghn_jax.evaluation",
     "ghn_jax.graphs",
     "ghn_jax.graphs.tracing",

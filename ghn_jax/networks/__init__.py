@@ -3,9 +3,10 @@
 from ghn_jax.networks.compilation_cache import enable_compilation_cache
 from ghn_jax.networks.plan import Plan, network_plan
 from ghn_jax.networks.runner import Runner
-from ghn_jax.networks.target import TargetNetwork
+from ghn_jax.networks.target import Backbone, TargetNetwork
 
 __all__ = [
+    "Backbone",
     "Plan",
     "Runner",
     "TargetNetwork",

@@ -1,5 +1,6 @@
 """A DeepNets-1M network as one ordinary Flax module."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import flax.linen as nn
@@ -46,15 +47,43 @@ class TargetNetwork(nn.Module):
         auxiliary = self.auxiliary and (train or self.is_initializing())
         drop_path = self.drop_path if train else 0.0
         plan = network_plan(self.args, self.momentum, drop_path=drop_path, auxiliary=auxiliary)
-        values = {IMAGES: images}
-        for call in plan.calls:
-            values[call.output] = self._layer(call)(*(values[i] for i in call.inputs), train=train)
+        values = run_calls(self, plan.calls, images, train=train)
         logits = values[plan.output]
         return (logits, values[plan.auxiliary]) if train and plan.auxiliary is not None else logits
 
-    def _layer(self, call: LayerCall) -> nn.Module:
-        """The layer of `call`, bound to the place of its parameters in this network's tree."""
-        scope = cast(Scope, self.scope)  # Flax calls no compact method without one
-        for name in call.prefix:
-            scope = scope.push(name, reuse=True)
-        return call.layer.clone(parent=scope)
+
+class Backbone(nn.Module):
+    """The network of `args` up to its last feature map; parameters as in `TargetNetwork`, less the classifier's.
+
+    Attributes:
+      args: the network, for images of the size that the backbone is going to see.
+      momentum: as in `TargetNetwork`.
+    """
+
+    args: NetworkArgs
+    momentum: float | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Images (B, H, W, 3), normalised, to features (B, h, w, C)."""
+        plan = network_plan(self.args, self.momentum)
+        (head,) = (call for call in plan.calls if call.output == plan.output)
+        calls = [call for call in plan.calls if call is not head]
+        return run_calls(self, calls, images, train=train)[head.inputs[0]]
+
+
+def run_calls(module: nn.Module, calls: Sequence[LayerCall], images: jax.Array, *, train: bool) -> dict[int, jax.Array]:
+    """Values of a plan's calls, by id, the parameters under the module's scope; only inside a compact method."""
+    values = {IMAGES: images}
+    for call in calls:
+        layer = _bound(module, call)
+        values[call.output] = layer(*(values[i] for i in call.inputs), train=train)
+    return values
+
+
+def _bound(module: nn.Module, call: LayerCall) -> nn.Module:
+    """The layer of `call`, bound to the place of its parameters in the module's tree."""
+    scope = cast(Scope, module.scope)  # Flax calls no compact method without one
+    for name in call.prefix:
+        scope = scope.push(name, reuse=True)
+    return call.layer.clone(parent=scope)
