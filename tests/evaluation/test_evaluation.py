@@ -15,7 +15,6 @@ from ghn_jax.evaluation.accuracy import Evaluator, Score, top_k
 from ghn_jax.evaluation.bn_statistics import reestimate_statistics
 from ghn_jax.evaluation.forward import network_of
 from ghn_jax.evaluation.score_table import (
-    SCORES_FILE,
     append_score,
     claim_folder,
     read_scores,
