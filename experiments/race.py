@@ -24,10 +24,11 @@ import numpy as np
 import tyro
 
 from ghn_jax.deepnets.statistics import standard_error
-from ghn_jax.evaluation.score_table import read_scores
+from ghn_jax.evaluation.score_table import claim_folder, read_scores
 from ghn_jax.fields import refuse_idle
 from ghn_jax.files import atomic_file
-from ghn_jax.runs.metrics import read_metrics
+from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
 _SMALL = ("--small-sizes", "16", "--small-until", "0.99")
 _CHEAP = (*_SMALL, "--costly-above=40000000")
@@ -72,12 +73,14 @@ COMMON: dict[str, tuple[str, ...]] = {
     "families": ("--validate-every=100",),
     "recipes": (
         *("--preset=ghn2", "--dataset=cifar10", "--image-size=32", "--epochs=100000"),
-        *("--average=0.98", "--warmup-steps=20", "--validate-every=100", "--validation-images=256"),
+        *("--average=0.98", "--warmup-steps=20", "--validate-every=200", "--validation-images=256"),
     ),
 }
 """Options of all racers of a field."""
 
 PICTURE, TABLE = "race.png", "race.json"
+LEAST_MINUTES = 0.01
+"""For a racer that was stopped after its last update."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +124,14 @@ class Result:
     minutes: float
     top1: float
     error: float
-    curve: list[tuple[float, float]]
+    curve: tuple[tuple[float, float], ...]
 
 
 def run(options: Options) -> list[Result]:
-    """The whole race; results are written as they come.
+    """The whole race; results are written as they come, and racers that have finished are not run again.
 
     Raises:
-      ValueError: for an unknown racer, or steps of recipes.
+      ValueError: for an unknown racer, steps of recipes, or a folder that holds another race.
       subprocess.CalledProcessError: if a run fails.
     """
     known = FIELDS[options.field]
@@ -139,20 +142,48 @@ def run(options: Options) -> list[Result]:
     if options.field == "recipes":
         refuse_idle(options, ("steps",), "for recipes, whose rates are constant")
         steps = ()
+    asked = {"field": options.field, "minutes": options.minutes, "seed": options.seed, "more": [*steps, *options.more]}
+    table = options.out / TABLE
+    there = {result.name: result for result in read_table(table)}
+    claim_folder(options.out, asked, answered=bool(there))
     results: list[Result] = []
     for name in options.racers or known:
-        folder = options.out / re.sub(r"\W+", "_", name.lower())
-        command = [
-            *(sys.executable, str(pathlib.Path(__file__).with_name("meta_train.py")), *COMMON[options.field]),
-            *(*known[name], f"--run-dir={folder}", f"--minutes={options.minutes}", f"--seed={options.seed}"),
-            *(*steps, *options.more),
-        ]
-        subprocess.run(command, check=True)
-        results.append(read_result(name, folder))
-        with atomic_file(options.out / TABLE) as new:
-            new.write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n")
+        if name not in there:
+            folder = options.out / re.sub(r"\W+", "_", name.lower())
+            left = max(options.minutes - minutes_spent(folder), LEAST_MINUTES)
+            command = [
+                *(sys.executable, str(pathlib.Path(__file__).with_name("meta_train.py")), *COMMON[options.field]),
+                *(*known[name], f"--run-dir={folder}", f"--minutes={left}", f"--seed={options.seed}"),
+                *(*steps, *options.more),
+            ]
+            subprocess.run(command, check=True)
+            there[name] = read_result(name, folder)
+            with atomic_file(table) as new:
+                new.write_text(json.dumps([dataclasses.asdict(result) for result in there.values()], indent=1) + "\n")
+        results.append(there[name])
         draw(results, options.out / PICTURE)
     return results
+
+
+def minutes_spent(folder: pathlib.Path) -> float:
+    """Of a run that was stopped, in updates and waiting for what they need."""
+    if not (folder / METRICS_FILE).exists():
+        return 0.0
+    rows = [row for row in read_metrics(folder) if row["kind"] == "train"]
+    return sum(row["seconds"] + row["waited_seconds"] for row in rows) / 60
+
+
+def read_table(path: pathlib.Path) -> list[Result]:
+    """Racers that have finished, none if there is no table.
+
+    Raises:
+      ValueError: for a damaged table; names it.
+    """
+    try:
+        rows = json.loads(path.read_text()) if path.exists() else []
+        return [Result(**checked_fields(Result, row, "it")) for row in rows]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no table of a race: {error}; move it away") from None
 
 
 def read_result(name: str, folder: pathlib.Path) -> Result:
@@ -166,7 +197,7 @@ def read_result(name: str, folder: pathlib.Path) -> Result:
         elif row["kind"] == "validation":
             curve.append((spent, 100 * row["top1"]))
     scores = [100 * score.top1 for score in read_scores(folder / "test.jsonl")]
-    return Result(name, updates, spent, float(np.mean(scores)), standard_error(scores), curve)
+    return Result(name, updates, spent, float(np.mean(scores)), standard_error(scores), tuple(curve))
 
 
 def draw(results: Sequence[Result], path: pathlib.Path) -> None:

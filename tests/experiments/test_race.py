@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import pathlib
+import subprocess
 
 import pytest
 import race
 
+from ghn_jax.evaluation.accuracy import Score
+from ghn_jax.evaluation.score_table import append_score
 from ghn_jax.metatraining.command import parse_config
 
 SMALL = (
@@ -50,6 +53,38 @@ def test_what_a_race_does_not_know_or_use_is_refused(tmp_path: pathlib.Path) -> 
         race.run(race.Options(tmp_path, field="recipes", racers=("MLP",)))
     with pytest.raises(ValueError, match="steps = 5 has no effect for recipes"):
         race.run(race.Options(tmp_path, field="recipes", steps=5))
+
+
+def test_who_has_finished_does_not_run_again_and_who_was_stopped_gets_the_rest(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def finish(command: list[str], check: bool) -> None:
+        (folder,) = (pathlib.Path(part.partition("=")[2]) for part in command if part.startswith("--run-dir="))
+        asked.append(next(part for part in command if part.startswith("--minutes=")))
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "metrics.jsonl").open("a") as file:
+            rows = [{"kind": "train", "seconds": 60, "waited_seconds": 30}, {"kind": "validation", "top1": 0.5}]
+            file.writelines(json.dumps({"step": 0, **row}) + "\n" for row in rows)
+        if len(asked) == 1:
+            raise subprocess.CalledProcessError(1, command)
+        append_score(folder / "test.jsonl", Score("a", 1, 1, 0.25, 0.5, None, None, 0.1))
+
+    monkeypatch.setattr(subprocess, "run", finish)
+    options = race.Options(tmp_path, racers=("MLP", "GHN-1"), minutes=2.0)
+    with pytest.raises(subprocess.CalledProcessError):
+        race.run(options)
+    results = race.run(options)
+    assert asked == ["--minutes=2.0", "--minutes=0.5", "--minutes=2.0"]
+    assert [(result.name, result.updates, result.top1) for result in results] == [("MLP", 2, 25.0), ("GHN-1", 1, 25.0)]
+    assert race.run(options) == results
+    assert len(asked) == 3
+    with pytest.raises(ValueError, match=r"holds other results \(minutes was 2.0, now 3.0\)"):
+        race.run(dataclasses.replace(options, minutes=3.0))
+    (tmp_path / "race.json").write_text("[{}]")
+    with pytest.raises(ValueError, match="is no table of a race"):
+        race.run(options)
 
 
 @pytest.mark.slow
