@@ -69,7 +69,8 @@ def test_who_has_finished_does_not_run_again_and_who_was_stopped_gets_the_rest(
             file.writelines(json.dumps({"step": 0, **row}) + "\n" for row in rows)
         if len(asked) == 1:
             raise subprocess.CalledProcessError(1, command)
-        append_score(folder / "test.jsonl", Score("a", 1, 1, 0.25, 0.5, None, None, 0.1))
+        for name, top1 in (("a", 0.2), ("b", 0.3)):
+            append_score(folder / "test.jsonl", Score(name, 1, 1, top1, 0.5, None, None, 0.1))
 
     monkeypatch.setattr(subprocess, "run", finish)
     options = race.Options(tmp_path, racers=("MLP", "GHN-1"), minutes=2.0)
