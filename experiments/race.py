@@ -73,7 +73,13 @@ COMMON: dict[str, tuple[str, ...]] = {
     "families": ("--validate-every=100",),
     "recipes": (
         *("--preset=ghn2", "--dataset=cifar10", "--image-size=32", "--epochs=100000"),
-        *("--average=0.98", "--warmup-steps=20", "--validate-every=200", "--validation-images=256"),
+        *(
+            "--average=0.98",
+            "--warmup-steps=20",
+            "--validate-every=200",
+            "--validation-images=256",
+            "--test-images=512",
+        ),
     ),
 }
 """Options of all racers of a field."""
