@@ -78,7 +78,7 @@ def choose(config: DetectorConfig, proposed: Proposed, truth: Truth, key: jax.Ar
         matched = match(boxes, true, there, high=0.5, low=0.5, best_of_each=False)
         matched = matched._replace(positive=matched.positive & usable, negative=matched.negative & usable)
         positive, negative = sampled(key, matched, config.looked_at, 0.25)
-        _, rows = jax.lax.top_k(2.0 * positive + negative, config.looked_at)
+        _, rows = jax.lax.top_k(2.0 * positive + negative, min(config.looked_at, len(boxes)))
         of_object = positive[rows]
         return Chosen(
             boxes[rows],

@@ -73,7 +73,7 @@ def test_the_backbone_is_the_network_without_its_classifier() -> None:
     features: Any = Backbone(ARGS).apply({"params": network["params"]}, images)
     assert features.shape == (2, 12, 12, 16)
     head = network["params"]["classifier_0"]
-    logits = features.mean(axis=(1, 2)) @ head["kernel"] + head["bias"]
+    logits = features.mean(axis=(1, 2)) @ head["kernel"] + head["bias"][None]
     found: Any = TargetNetwork(ARGS).apply(network, images)
     np.testing.assert_allclose(found, logits, atol=1e-4)
 
