@@ -56,7 +56,7 @@ FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
         "AdamW": (*_CHEAP, "--l2=0", "--weight-decay=1e-2"),
         "meta-batch 4": (*_CHEAP, "--meta-batch=4"),
         "batch 32": (*_CHEAP, "--batch-size=32"),
-        "narrower networks": (*_CHEAP, "--widths", "16", "24", "32", "48", "64"),
+        "fewer widths": (*_CHEAP, "--widths", "32", "48", "64"),
         "label smoothing": (*_CHEAP, "--label-smoothing=0.1"),
         "near virtual edges": (*_CHEAP, "--s-max=10"),
         "hid 64": (*_CHEAP, "--hid=64"),
@@ -79,6 +79,7 @@ COMMON: dict[str, tuple[str, ...]] = {
             "--validate-every=200",
             "--validation-images=256",
             "--test-images=512",
+            "--held-layers=1800",
         ),
     ),
 }

@@ -12,6 +12,7 @@ from ghn_jax.hypernet.protocols import DECODERS, ENCODERS
 from ghn_jax.metatraining.config import RunConfig, TrainConfig
 from ghn_jax.metatraining.presets import PRESETS, imagenet_scale
 from ghn_jax.networks import enable_compilation_cache
+from ghn_jax.networks.program_cache import shared_programs
 from ghn_jax.runs.cores import divide_cores
 
 _CHOICES = (
@@ -55,13 +56,16 @@ def parse_config(arguments: Sequence[str] | None, description: str) -> TrainConf
 
 
 def set_up(run: RunConfig) -> None:
-    """Compilation cache, cores, and the other processes of the run if it is distributed.
+    """Compilation cache, compiled layers held, cores, and the other processes of the run if it is distributed.
 
     Raises:
       ValueError: if the processes of a distributed run do not find each other.
     """
     if run.compilation_cache != "":
         enable_compilation_cache(run.compilation_cache)
+    if run.held_layers is not None:
+        programs = shared_programs()
+        programs.bound = dataclasses.replace(programs.bound, programs=run.held_layers)
     divide_cores(run.threads)
     if run.distributed:
         try:

@@ -35,6 +35,7 @@ _OF_RUN = {
     "threads": Range(1, 1_024),
     "compile_threads": WORKERS,
     "compile_ahead": Range(0, 1_000),
+    "held_layers": COUNT,
     "num_processes": Range(1, 1_000_000),
     "process_id": Range(0, 1_000_000, below=True),
 }
@@ -109,6 +110,8 @@ class RunConfig:
       threads: networks that one device runs side by side; on a CPU each gets its part of the cores.
       compile_threads: threads that compile layers of the next meta-batches ahead; 0 compiles when needed.
       compile_ahead: meta-batches to look ahead.
+      held_layers: compiled layers that the process holds at most, at about 2 MB each; those not used for longest are
+        read back when they are wanted again, which takes 50 to 100 ms. Default: a fifteenth of the machine's memory.
       compilation_cache: folder of compiled programs, so that a second run starts warm; default: that of
         `networks.enable_compilation_cache`. "" keeps nothing.
       distributed: join several processes by `jax.distributed.initialize` (cluster variables, or the three below).
@@ -132,6 +135,7 @@ class RunConfig:
     threads: int = 2
     compile_threads: int = 2
     compile_ahead: int = 2
+    held_layers: int | None = None
     compilation_cache: str | None = None
     distributed: bool = False
     coordinator: str | None = None

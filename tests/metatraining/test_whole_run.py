@@ -19,7 +19,7 @@ from ghn_jax.runs.metrics import read_metrics
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     folder = tmp_path_factory.mktemp("run")
     options = ("--steps=4", "--validate-every=2", "--validation-architectures=1", "--test-architectures=2")
-    return folder, finish(start(folder, *options, "--sampler-workers=1"))
+    return folder, finish(start(folder, *options, "--sampler-workers=1", "--held-layers=10"))
 
 
 def test_it_ends_with_a_table_and_pictures(run: tuple[pathlib.Path, str]) -> None:
@@ -35,6 +35,12 @@ def test_it_ends_with_a_table_and_pictures(run: tuple[pathlib.Path, str]) -> Non
     assert [row["step"] for row in rows if row["kind"] == "validation"] == [1, 3]
     throughput = [row["nets_images_per_second"] * row["seconds"] for row in rows if row["kind"] == "train"]
     np.testing.assert_allclose(throughput, 2 * 16, rtol=1e-4)
+
+
+def test_it_holds_as_many_layers_as_it_was_told(run: tuple[pathlib.Path, str]) -> None:
+    rows = [row for row in read_metrics(run[0]) if row["kind"] == "train"]
+    assert max(row["layers_held"] for row in rows) <= 10
+    assert rows[-1]["layers_reloaded"] > 0
 
 
 def test_its_configuration_and_hypernetwork_can_be_loaded(run: tuple[pathlib.Path, str]) -> None:
