@@ -21,7 +21,7 @@ import tyro
 from ghn_jax.fields import COUNT, check_fields
 from ghn_jax.networks import enable_compilation_cache
 
-Name = Literal["sampling", "pictures", "predict", "networks", "kernels", "step", "cold"]
+Name = Literal["sampling", "pictures", "predict", "networks", "kernels", "step", "training", "cold"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 
