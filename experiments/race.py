@@ -31,7 +31,8 @@ from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
 _SMALL = ("--small-sizes", "16", "--small-until", "0.99")
-_CHEAP = (*_SMALL, "--costly-above=40000000")
+_LESS_OFTEN, _OF_TEST = ("--costly-above=40000000",), ("--widths", "32", "48", "64")
+_CHEAP = (*_SMALL, *_LESS_OFTEN, *_OF_TEST)
 
 FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
     "families": {
@@ -56,7 +57,8 @@ FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
         "AdamW": (*_CHEAP, "--l2=0", "--weight-decay=1e-2"),
         "meta-batch 4": (*_CHEAP, "--meta-batch=4"),
         "batch 32": (*_CHEAP, "--batch-size=32"),
-        "fewer widths": (*_CHEAP, "--widths", "32", "48", "64"),
+        "all widths": (*_SMALL, *_LESS_OFTEN),
+        "costly ones too": (*_SMALL, *_OF_TEST),
         "label smoothing": (*_CHEAP, "--label-smoothing=0.1"),
         "near virtual edges": (*_CHEAP, "--s-max=10"),
         "hid 64": (*_CHEAP, "--hid=64"),
@@ -65,8 +67,8 @@ FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Options of `meta_train.py` by racer. The low-rank decoder, whose weights `max_shape` does not add to, never tiles.
 
-Recipes after the third each change it in one point. Small images would end at 99 % of the updates, which no race
-reaches.
+The third recipe draws costly networks less often and has the widths of test networks alone; those after it each change it
+in one point. Small images would end at 99 % of the updates, which no race reaches.
 """
 
 COMMON: dict[str, tuple[str, ...]] = {
