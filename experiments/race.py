@@ -67,8 +67,8 @@ FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Options of `meta_train.py` by racer. The low-rank decoder, whose weights `max_shape` does not add to, never tiles.
 
-The third recipe draws costly networks less often and has the widths of test networks alone; those after it each change it
-in one point. Small images would end at 99 % of the updates, which no race reaches.
+The third recipe draws costly networks less often and has the widths of test networks alone; those after it each change
+it in one point. Small images would end at 99 % of the updates, which no race reaches.
 """
 
 COMMON: dict[str, tuple[str, ...]] = {
