@@ -11,23 +11,35 @@ test images and with ``race.png``, validation accuracy over the wall-clock. A ra
 same command is given again.
 """
 
+import os
+
+import running
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA warns at length about every program that it reads back
+
+if __name__ == "__main__":
+    running.quiet_start()
+
 import dataclasses
 import json
 import pathlib
 import re
-import subprocess
-import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import tyro
+from terminal import Terminal, show_log
 
 from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.score_table import claim_folder, read_scores
 from ghn_jax.fields import refuse_idle
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.metatraining.command import parse_config, set_up
+from ghn_jax.metatraining.loop import train
+from ghn_jax.metatraining.validation import final_evaluation
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
 _SMALL = ("--small-sizes", "16", "--small-until", "0.99")
@@ -102,6 +114,8 @@ class Options:
       minutes: of training, for each.
       steps: updates over which rates of families fall; none makes more.
       seed: of networks, images and weights.
+      warm_up: minutes of training before the race, by the first racer's options, of which only compiled layers are
+        kept: without it the first racer compiles for all others.
       racers: who takes part, of those listed above; default: all of the field.
       more: further options of `meta_train.py` for all of them; the command takes them as they are.
     """
@@ -111,6 +125,7 @@ class Options:
     minutes: float = 10.0
     steps: int = 4_000
     seed: int = 0
+    warm_up: float = 2.0
     racers: tuple[str, ...] = ()
     more: tyro.conf.Suppress[tuple[str, ...]] = ()
 
@@ -141,7 +156,6 @@ def run(options: Options) -> list[Result]:
 
     Raises:
       ValueError: for an unknown racer, steps of recipes, or a folder that holds another race.
-      subprocess.CalledProcessError: if a run fails.
     """
     known = FIELDS[options.field]
     unknown = [name for name in options.racers if name not in known]
@@ -156,22 +170,46 @@ def run(options: Options) -> list[Result]:
     there = {result.name: result for result in read_table(table)}
     claim_folder(options.out, asked, answered=bool(there))
     results: list[Result] = []
+    missing = [name for name in options.racers or known if name not in there]
+    if missing and options.warm_up:
+        warm_up(options)
     for name in options.racers or known:
         if name not in there:
             folder = options.out / re.sub(r"\W+", "_", name.lower())
             left = max(options.minutes - minutes_spent(folder), LEAST_MINUTES)
-            command = [
-                *(sys.executable, str(pathlib.Path(__file__).with_name("meta_train.py")), *COMMON[options.field]),
-                *(*known[name], f"--run-dir={folder}", f"--minutes={left}", f"--seed={options.seed}"),
-                *(*steps, *options.more),
-            ]
-            subprocess.run(command, check=True)
+            given = (f"--run-dir={folder}", f"--minutes={left}", f"--seed={options.seed}", *steps, *options.more)
+            train_and_score([*COMMON[options.field], *known[name], *given])
             there[name] = read_result(name, folder)
             with atomic_file(table) as new:
                 new.write_text(json.dumps([dataclasses.asdict(result) for result in there.values()], indent=1) + "\n")
         results.append(there[name])
         draw(results, options.out / PICTURE)
     return results
+
+
+def train_and_score(arguments: Sequence[str]) -> None:
+    """What `meta_train.py` does, in this process, so that a racer finds the layers that those before it compiled."""
+    config = parse_config(arguments, "a racer")
+    set_up(config.run)
+    result = train(config, Terminal())
+    if not result.finished:
+        raise KeyboardInterrupt
+    _, table, _ = final_evaluation(result.config, result.ghn, result.params, result.images)
+    print(table, flush=True)
+
+
+def warm_up(options: Options) -> None:
+    """Trains for some minutes and forgets it, so that the first racer finds layers compiled, too."""
+    known = FIELDS[options.field]
+    name = (options.racers or tuple(known))[0]
+    steps = () if options.field == "recipes" else (f"--steps={options.steps}",)
+    with tempfile.TemporaryDirectory() as folder:
+        given = (f"--run-dir={folder}", f"--minutes={options.warm_up}", f"--seed={options.seed}", *steps, *options.more)
+        arguments = [*COMMON[options.field], *known[name], *given]
+        config = parse_config(arguments, "a warm-up")
+        set_up(config.run)
+        if not train(config, Terminal()).finished:
+            raise KeyboardInterrupt
 
 
 def minutes_spent(folder: pathlib.Path) -> float:
@@ -228,12 +266,10 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
 
 
 def main() -> None:
-    options, more = tyro.cli(Options, description=__doc__, return_unknown_args=True)
+    options, more = tyro.cli(Options, description=running.described(__doc__), return_unknown_args=True)
     options = dataclasses.replace(options, more=tuple(more))
-    try:
-        results = run(options)
-    except (ValueError, subprocess.CalledProcessError) as error:
-        sys.exit(f"race: {error}")
+    show_log(Terminal())
+    results = run(options)
     print(f"{'racer':<18}{'updates':>9}{'minutes':>9}   top-1 on test images, %")
     for result in results:
         print(f"{result.name:<18}{result.updates:>9,}{result.minutes:>9.1f}   {result.top1:.1f} +- {result.error:.1f}")
@@ -241,4 +277,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import subprocess
 
 import pytest
 import race
@@ -60,7 +59,7 @@ def test_who_has_finished_does_not_run_again_and_who_was_stopped_gets_the_rest(
 ) -> None:
     asked: list[str] = []
 
-    def finish(command: list[str], check: bool) -> None:
+    def finish(command: list[str]) -> None:
         (folder,) = (pathlib.Path(part.partition("=")[2]) for part in command if part.startswith("--run-dir="))
         asked.append(next(part for part in command if part.startswith("--minutes=")))
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,13 +67,13 @@ def test_who_has_finished_does_not_run_again_and_who_was_stopped_gets_the_rest(
             rows = [{"kind": "train", "seconds": 60, "waited_seconds": 30}, {"kind": "validation", "top1": 0.5}]
             file.writelines(json.dumps({"step": 0, **row}) + "\n" for row in rows)
         if len(asked) == 1:
-            raise subprocess.CalledProcessError(1, command)
+            raise InterruptedError
         for name, top1 in (("a", 0.2), ("b", 0.3)):
             append_score(folder / "test.jsonl", Score(name, 1, 1, top1, 0.5, None, None, 0.1))
 
-    monkeypatch.setattr(subprocess, "run", finish)
-    options = race.Options(tmp_path, racers=("MLP", "GHN-1"), minutes=2.0)
-    with pytest.raises(subprocess.CalledProcessError):
+    monkeypatch.setattr(race, "train_and_score", finish)
+    options = race.Options(tmp_path, racers=("MLP", "GHN-1"), minutes=2.0, warm_up=0)
+    with pytest.raises(InterruptedError):
         race.run(options)
     results = race.run(options)
     assert asked == ["--minutes=2.0", "--minutes=0.5", "--minutes=2.0"]
