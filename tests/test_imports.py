@@ -26,6 +26,7 @@ ARROWS = {
     "evaluation": _LIBRARY,
     "metatraining": (*_LIBRARY, "evaluation"),
     "training": (*_LIBRARY, "evaluation"),
+    "properties": (*_LIBRARY, "evaluation", "training"),
     "detection": ("graphs", "images", "runs"),
 }
 LATE = ("matplotlib", "networkx")

@@ -23,6 +23,7 @@ PACKAGES = (
     "ghn_jax.metatraining",
     "ghn_jax.networks",
     "ghn_jax.networks.zoo",
+    "ghn_jax.properties",
     "ghn_jax.runs",
     "ghn_jax.training",
 )

@@ -1,7 +1,8 @@
 """How well scores rank networks: Kendall's tau, regret of the best ones, bootstrap intervals."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -73,8 +74,8 @@ def rank(
 
 def tau(scores: np.ndarray, truth: np.ndarray) -> float:
     """Kendall's tau-b; 0 for scores that are all the same."""
-    found = float(kendalltau(scores, truth)[0])
-    return 0.0 if np.isnan(found) else found
+    found: Any = kendalltau(scores, truth)
+    return 0.0 if np.isnan(found.statistic) else float(found.statistic)
 
 
 def ladder(found: Sequence[Ranked]) -> str:
@@ -89,8 +90,3 @@ def ladder(found: Sequence[Ranked]) -> str:
     for name, *cells in rows:
         lines.append("  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))]))
     return "\n".join(lines)
-
-
-def agreement(scores: Mapping[str, Sequence[float]], truth: Sequence[float]) -> list[Ranked]:
-    """`rank` of several scores of one property, more of which is better."""
-    return [rank(name, values, truth) for name, values in scores.items()]

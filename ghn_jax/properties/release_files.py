@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import kendalltau
+
+from ghn_jax.properties.ranking import tau
 
 SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree", "predefined")
 SETS = ("val", "test")
@@ -142,4 +143,4 @@ def published_taus(networks: Sequence[Released]) -> dict[str, float]:
 
 
 def _tau(values: Sequence[float], truth: Sequence[float]) -> float:
-    return math.nan if np.isnan(values).any() else float(kendalltau(values, truth)[0])
+    return math.nan if np.isnan(values).any() else tau(np.array(values), np.array(truth))
