@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ from ghn_jax.networks.schedule import Step, schedule
 
 FlatParams = Mapping[Path, jax.Array]
 Values = dict[int, jax.Array]
+Pending = tuple[Step, Program, list[jax.Array]]
+"""A step that ran, its programs and the residuals of its backward pass."""
+Cotangent = tuple[jax.Array, bool]
+"""An array, and whether it may be overwritten because nothing else refers to it."""
 
 
 class Runner:
@@ -81,10 +85,7 @@ class Runner:
         check_number("label_smoothing", label_smoothing, Range(0, 1, whole=False, below=True))
         check_number("auxiliary_weight", auxiliary_weight, Range(0, whole=False))
         steps, values, rng = self._start(plan, images, backward=True, train=train, dtype=dtype, rng=rng)
-        pending = []
-        for place, step in enumerate(steps):
-            key = jax.random.fold_in(rng, place) if step.key.random else None
-            pending.append((step, *self._call(step, params, values, key)))
+        pending = self._forward(steps, params, values, rng)
         logits = values.pop(plan.output)
         _check_labels(labels, *logits.shape)
         loss, gradient = _loss(logits, labels, label_smoothing)
@@ -93,17 +94,24 @@ class Runner:
             added, gradient = _loss(values.pop(plan.auxiliary), labels, label_smoothing, auxiliary_weight)
             loss = loss + added
             cotangents[plan.auxiliary] = (gradient, True)
-        gradients: dict[Path, jax.Array] = {}
-        while pending:
-            step, program, residuals = pending.pop()
-            found = program.backward(*residuals, cotangents.pop(step.output)[0])
-            del residuals
-            gradients.update((path, own) for (path, _), own in zip(step.params, found, strict=False))
-            of_inputs = zip(step.wanted, found[len(step.params) :], program.unshared, strict=True)
-            for i, cotangent, unshared in of_inputs:
-                new = (cotangent, unshared)
-                cotangents[i] = _sum(cotangents[i], new) if i in cotangents else new
-        return loss, logits, gradients
+        return loss, logits, _backward(pending, cotangents)
+
+    def sensitivities(
+        self, plan: Plan, params: FlatParams, images: jax.Array, *, dtype: Any = jnp.float32
+    ) -> tuple[jax.Array, jax.Array, dict[Path, jax.Array]]:
+        """Logits (B, K) without dropout, and the gradient of their sum for images (B, H, W, 3) and every parameter.
+
+        Raises:
+          ValueError: as `forward`.
+        """
+        steps, values, rng = self._start(
+            plan, images, backward=True, train=False, dtype=dtype, rng=None, of_images=True
+        )
+        pending = self._forward(steps, params, values, rng)
+        logits = values[plan.output]
+        cotangents: dict[int, Cotangent] = {plan.output: (jnp.ones_like(logits), True)}
+        gradients = _backward(pending, cotangents)
+        return logits, cotangents[IMAGES][0], gradients
 
     def warm(
         self,
@@ -138,15 +146,31 @@ class Runner:
             list(pool.map(self.programs.get, missing))
 
     def _start(
-        self, plan: Plan, images: jax.Array, *, backward: bool, train: bool, dtype: Any, rng: jax.Array | None
+        self,
+        plan: Plan,
+        images: jax.Array,
+        *,
+        backward: bool,
+        train: bool,
+        dtype: Any,
+        rng: jax.Array | None,
+        of_images: bool = False,
     ) -> tuple[tuple[Step, ...], Values, jax.Array]:
         shape = jax.ShapeDtypeStruct(_image_shape(jnp.shape(images)), as_dtype(dtype))
-        steps = schedule(plan, shape, backward, train, self.device)
+        steps = schedule(plan, shape, backward, train, self.device, of_images=of_images)
         if rng is None:
             if any(step.key.random for step in steps):
                 raise ValueError("this network has dropout: training needs rng, a jax.random.key")
             rng = jax.random.key(0)
         return steps, {IMAGES: jnp.asarray(images, shape.dtype)}, rng
+
+    def _forward(self, steps: Sequence[Step], params: FlatParams, values: Values, rng: jax.Array) -> list[Pending]:
+        """Runs all steps; what their backward passes need, in order."""
+        pending: list[Pending] = []
+        for place, step in enumerate(steps):
+            key = jax.random.fold_in(rng, place) if step.key.random else None
+            pending.append((step, *self._call(step, params, values, key)))
+        return pending
 
     def _call(
         self, step: Step, params: FlatParams, values: Values, key: jax.Array | None
@@ -158,6 +182,22 @@ class Runner:
         for i in step.last:
             del values[i]
         return program, residuals
+
+
+def _backward(pending: list[Pending], cotangents: dict[int, Cotangent]) -> dict[Path, jax.Array]:
+    """Gradients of all parameters; empties `pending`, and leaves the cotangents of what no step gives."""
+    gradients: dict[Path, jax.Array] = {}
+    while pending:
+        step, program, residuals = pending.pop()
+        backward = cast(Callable[..., list[jax.Array]], program.backward)  # wanted when it was compiled
+        found = backward(*residuals, cotangents.pop(step.output)[0])
+        del residuals
+        gradients.update((path, own) for (path, _), own in zip(step.params, found, strict=False))
+        of_inputs = zip(step.wanted, found[len(step.params) :], program.unshared, strict=True)
+        for i, cotangent, unshared in of_inputs:
+            new = (cotangent, unshared)
+            cotangents[i] = _sum(cotangents[i], new) if i in cotangents else new
+    return gradients
 
 
 def _gather(params: FlatParams, step: Step) -> list[jax.Array]:
@@ -203,10 +243,6 @@ def _loss(
     """Mean cross-entropy times a weight, and its gradient for logits (B, K)."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
     return jax.value_and_grad(lambda logits: weight * optax.softmax_cross_entropy(logits, targets).mean())(logits)
-
-
-Cotangent = tuple[jax.Array, bool]
-"""An array, and whether it may be overwritten because nothing else refers to it."""
 
 
 def _sum(one: Cotangent, other: Cotangent) -> Cotangent:

@@ -34,7 +34,13 @@ class Step:
 
 @functools.lru_cache(maxsize=1024)
 def schedule(
-    plan: Plan, images: jax.ShapeDtypeStruct, backward: bool, train: bool, device: Device | None
+    plan: Plan,
+    images: jax.ShapeDtypeStruct,
+    backward: bool,
+    train: bool,
+    device: Device | None,
+    *,
+    of_images: bool = False,
 ) -> tuple[Step, ...]:
     """Program calls of `plan` for images of a given shape.
 
@@ -44,6 +50,7 @@ def schedule(
       backward: whether cotangents are wanted.
       train: whether dropout is active.
       device: where it runs; None for the default device.
+      of_images: whether the images' cotangent is wanted, too.
     """
     last_use = {i: place for place, call in enumerate(plan.calls) for i in call.inputs}
     shapes = {IMAGES: images}
@@ -52,7 +59,7 @@ def schedule(
         inputs = tuple(shapes[i] for i in call.inputs)
         own = signature(call.layer, inputs)
         shapes[call.output] = own.output
-        wanted = tuple(i != IMAGES for i in call.inputs) if backward else ()
+        wanted = tuple(of_images or i != IMAGES for i in call.inputs) if backward else ()
         key = ProgramKey(call.layer, inputs, wanted, train and getattr(call.layer, "random", False), device)
         steps.append(
             Step(
@@ -60,7 +67,7 @@ def schedule(
                 params=tuple(((*call.prefix, *path), shape) for path, shape in own.params),
                 inputs=call.inputs,
                 output=call.output,
-                wanted=tuple(i for i in call.inputs if i != IMAGES) if backward else (),
+                wanted=tuple(i for i in call.inputs if of_images or i != IMAGES) if backward else (),
                 last=tuple(i for i in dict.fromkeys(call.inputs) if last_use[i] == place),
                 kind=call.kind,
             )
