@@ -234,5 +234,5 @@ class _Measure(Callback[DetectorState, Scenes]):
         epoch, rest = divmod(update.done, self._task.per_epoch)
         if not rest:
             found = average_precision(self._test, self._task.detect(update.state, self._test))
-            log.write("test", update.done, found._asdict())
+            log.write("test", update.number, found._asdict())
             log.say(f"epoch {epoch}: average precision {found.mean:.3f}, at overlap 0.5 {found.at_half:.3f}")

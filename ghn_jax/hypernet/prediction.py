@@ -1,5 +1,6 @@
 """Prediction: encode the graphs, decode tensors in groups, fit each, assemble; and the gradient back (paper, Eq. 2)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from ghn_jax.graphs.param_spec import Path, stack_leaf
 from ghn_jax.hypernet import programs
 from ghn_jax.hypernet.ghn import GHN, Variables, split_weights
 from ghn_jax.hypernet.grouping import Chunk, Member, PreparedBatch, prepare
+from ghn_jax.threads import shares, side_by_side
 
 FlatParams = dict[Path, jax.Array]
 """Parameters of one network: {path: array}."""
@@ -67,7 +69,7 @@ def decode_states(ghn: GHN, variables: Variables, states: jax.Array, prepared: P
 
 
 def predict_with_vjp(
-    ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch
+    ghn: GHN, variables: Variables, graphs: Sequence[ArchGraph] | PreparedBatch, *, threads: int = 1
 ) -> tuple[list[FlatParams], PredictionVJP]:
     """Parameters of every architecture, and the exact gradient for their cotangents.
 
@@ -78,6 +80,8 @@ def predict_with_vjp(
       ghn: the hypernetwork.
       variables: its weights.
       graphs: architectures, or what `prepare` made of them.
+      threads: chunks that are decoded side by side, for backends where a program takes a core; sums of gradients are
+        added in another order for each number of them.
 
     Returns:
       One {path: array} per architecture, and a function from their cotangents (same keys; a missing one counts as zero)
@@ -89,31 +93,43 @@ def predict_with_vjp(
     prepared = _prepared(ghn, graphs)
     of_encoder, weights = split_weights(variables)
     states, embed_vjp = programs.embed_with_vjp_program(ghn)(of_encoder, prepared.batch)
-    tensors: Tensors = {}
-    decoded: list[_Decoded] = []
-    for chunk in prepared.chunks:
-        rows = programs.take_rows(states, chunk.nodes)
-        slabs = programs.decode_program(ghn, chunk.key)(weights, rows)
-        tensors.update(_fit(ghn, chunk, slabs))
-        backward = [
-            programs.fit_backward(ghn, piece.kind, len(piece.members), slabs.shape[1:]) for piece in chunk.pieces
-        ]
-        kept = slabs if any(piece.needs_decoded for piece in backward) else None
-        decoded.append(_Decoded(chunk, rows, jax.ShapeDtypeStruct(slabs.shape, slabs.dtype), kept, backward))
+    decoded = side_by_side(lambda chunk: _decode(ghn, weights, states, chunk), prepared.chunks, threads)
+    tensors: Tensors = {path: tensor for _, own in decoded for path, tensor in own.items()}
+    kept = [own for own, _ in decoded]
+    del decoded
+    parts = shares([math.prod(own.shape.shape) for own in kept], min(threads, max(len(kept), 1)))
 
     def vjp(cotangents: Sequence[Mapping[Path, jax.Array]]) -> Variables:
         if len(cotangents) != len(prepared.graphs):
             raise ValueError(f"expected cotangents of {len(prepared.graphs)} networks, got {len(cotangents)}")
-        to_states, to_weights = programs.zeros_like((states, weights))
-        for own in decoded:
-            to_decoded = _fit_backward(own, cotangents)
-            if to_decoded is not None:
-                backward = programs.decode_backward_program(ghn, own.chunk.key)
-                to_weights, to_rows = backward(to_weights, weights, own.rows, to_decoded)
-                to_states = programs.add_rows(to_states, to_rows, own.chunk.nodes)
+
+        def of_part(part: Sequence[int]) -> tuple[jax.Array, programs.Weights]:
+            to_states, to_weights = programs.zeros_like((states, weights))
+            for own in (kept[number] for number in part):
+                to_decoded = _fit_backward(own, cotangents)
+                if to_decoded is not None:
+                    backward = programs.decode_backward_program(ghn, own.chunk.key)
+                    to_weights, to_rows = backward(to_weights, weights, own.rows, to_decoded)
+                    to_states = programs.add_rows(to_states, to_rows, own.chunk.nodes)
+            return to_states, to_weights
+
+        total, *others = side_by_side(of_part, parts, threads)
+        for other in others:
+            total = programs.add_trees(total, other)
+        to_states, to_weights = total
         return {"params": {**programs.apply_vjp(embed_vjp, to_states), **to_weights}}
 
     return _assemble(prepared, tensors), vjp
+
+
+def _decode(ghn: GHN, weights: programs.Weights, states: jax.Array, chunk: Chunk) -> tuple[_Decoded, Tensors]:
+    """What the backward pass of a chunk needs, and the chunk's tensors."""
+    rows = programs.take_rows(states, chunk.nodes)
+    slabs = programs.decode_program(ghn, chunk.key)(weights, rows)
+    backward = [programs.fit_backward(ghn, piece.kind, len(piece.members), slabs.shape[1:]) for piece in chunk.pieces]
+    kept = slabs if any(piece.needs_decoded for piece in backward) else None
+    shape = jax.ShapeDtypeStruct(slabs.shape, slabs.dtype)
+    return _Decoded(chunk, rows, shape, kept, backward), _fit(ghn, chunk, slabs)
 
 
 def compile_for(ghn: GHN, variables: Variables, prepared: PreparedBatch, device: programs.Device | None = None) -> None:

@@ -157,6 +157,12 @@ def add_rows(total: jax.Array, rows: jax.Array, nodes: jax.Array) -> jax.Array:
     return total.reshape(-1, total.shape[-1]).at[nodes].add(rows).reshape(total.shape)
 
 
+@functools.partial(jax.jit, donate_argnums=0)
+def add_trees(total: Any, other: Any) -> Any:
+    """The sum of two pytrees, in the buffers of the first."""
+    return jax.tree.map(jnp.add, total, other)
+
+
 @functools.partial(jax.jit, static_argnums=0, keep_unused=True)
 def zeros(shape: tuple[int, ...], beside: jax.Array) -> jax.Array:
     """Zeros of a shape on the device of another array."""

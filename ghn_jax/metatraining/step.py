@@ -23,6 +23,7 @@ from ghn_jax.networks import network_plan
 from ghn_jax.networks.program_cache import shared_programs
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs import devices
+from ghn_jax.threads import shares
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,7 +170,7 @@ class MetaStep:
         return new, result
 
     def _shares(self, batch: MetaBatch) -> list[list[int]]:
-        return devices.shares([graph.num_nodes for graph in batch.graphs], self.mesh.size)
+        return shares([graph.num_nodes for graph in batch.graphs], self.mesh.size)
 
     def _run_share(
         self, place: int, part: list[int], state: TrainState, batch: MetaBatch, *, images: Batch, key: jax.Array
@@ -185,7 +186,7 @@ class MetaStep:
         pixels, labels = jax.device_put(images, device)
         clock = _Clock(self._timed)
         prepared = self._warm_ups[place].take([batch.graphs[i] for i in part])
-        predicted, vjp = predict_with_vjp(self.ghn, {"params": params}, prepared)
+        predicted, vjp = predict_with_vjp(self.ghn, {"params": params}, prepared, threads=self._threads)
         clock.lap("ghn", predicted)
 
         def one(item: tuple[int, Any]) -> tuple[jax.Array, jax.Array, dict]:

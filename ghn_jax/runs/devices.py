@@ -26,17 +26,6 @@ def local_places(mesh: Mesh) -> list[int]:
     return [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
 
 
-def shares(costs: Sequence[int], count: int) -> list[list[int]]:
-    """Splits items among `count` devices so that the dearest share is cheap; the same on every process."""
-    loads = [0] * count
-    parts: list[list[int]] = [[] for _ in range(count)]
-    for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        place = loads.index(min(loads))
-        parts[place].append(item)
-        loads[place] += costs[item]
-    return [sorted(part) for part in parts]
-
-
 def agree(*flags: bool) -> tuple[bool, ...]:
     """Each flag, true if it is on any process; all of them must ask."""
     if jax.process_count() == 1:

@@ -2,8 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,10 +19,10 @@ from ghn_jax.images.augment import cutout
 from ghn_jax.keys import DROPOUT, named_key
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.callbacks import Callback, Decision, Log, SaveEvery, Update
-from ghn_jax.runs.devices import shares
 from ghn_jax.runs.metrics import read_metrics
 from ghn_jax.runs.progress import Reporter
 from ghn_jax.runs.trainer import StepOutput, Trainer, by_number
+from ghn_jax.threads import shares, side_by_side
 from ghn_jax.training.config import NetTrainConfig
 from ghn_jax.training.networks import Flat, Regularisation, Trainable, flat, trainable
 from ghn_jax.training.optimiser import initial_moments, update
@@ -114,7 +113,7 @@ def train_networks(
         ).run()
     finally:
         batches.close()
-    rows = {row["step"]: row for row in read_metrics(folder) if row["kind"] == "curve"}
+    rows = {row["updates"]: row for row in read_metrics(folder) if row["kind"] == "curve"}
     steps = tuple(sorted(rows))
     found = [
         Curve(
@@ -195,7 +194,7 @@ class _Task:
                 found.correct,
             )
 
-        results = side_by_side(one, len(self._nets), self._config.threads * len(self._runners))
+        results = side_by_side(one, range(len(self._nets)), self._config.threads * len(self._runners))
         losses = [float(loss) for _, loss, _ in results]
         finite = [loss for loss in losses if np.isfinite(loss)]
         accuracy = sum(float(correct) for *_, correct in results) / (len(results) * len(labels))
@@ -211,14 +210,6 @@ class _Task:
 @jax.jit
 def _count(skipped: jax.Array, finite: jax.Array) -> jax.Array:
     return skipped + ~finite
-
-
-def side_by_side(function: Callable[[int], Any], count: int, threads: int) -> list[Any]:
-    """`function` of every number below `count`, in order."""
-    if threads == 1 or count == 1:
-        return [function(number) for number in range(count)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, range(count)))
 
 
 class _Measure(Callback[NetStates, Batch]):
@@ -240,7 +231,8 @@ class _Measure(Callback[NetStates, Batch]):
 
     def _write(self, state: NetStates, done: int, log: Log) -> None:
         found = {_TOP1 + name: top1 for name, top1 in zip(state, self._accuracies(state), strict=True)}
-        log.write("curve", done, found)
+        # A run that resumes drops rows of updates that it repeats: this one belongs to the last update made.
+        log.write("curve", max(done - 1, 0), {"updates": done, **found})
         log.say(f"after {done} updates: top-1 {100 * float(np.mean(list(found.values()))):.1f} % in the mean")
 
     def _accuracies(self, state: NetStates) -> list[float]:
@@ -262,7 +254,7 @@ class _Measure(Callback[NetStates, Batch]):
                 counts.append(len(labels))
             return float(np.average(shares, weights=counts))
 
-        return side_by_side(of, len(names), config.threads)
+        return side_by_side(of, range(len(names)), config.threads)
 
     def _training_images(self) -> list[jax.Array]:
         batches = train_batches(self._images, self._config.batch_size, self._config.seed)

@@ -126,6 +126,7 @@ def test_a_detector_learns_and_goes_on_where_it_stopped(tmp_path: pathlib.Path) 
     assert len(curve) == 6
     assert curve[-1].at_half > 0.2
     assert curve[-1].at_half > curve[0].at_half
+    assert train_detector(task, test, tmp_path / "a") == curve
 
 
 def test_a_folder_of_penn_fudan(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """`advise_study.py`: how results are read and summed up."""
 
 import advise_study
+import pytest
 
 from ghn_jax.training import Curve
 
@@ -14,7 +15,7 @@ def test_the_last_accuracy_of_every_start() -> None:
     curves = [curve(f"test_{i}-{start}", 0.1 * i + place / 100) for i in (1, 2) for place, start in enumerate(starts)]
     found = advise_study.by_network([*curves, curve("test_3-he", 0.5)], starts)
     assert found.keys() == {"test_1", "test_2"}
-    assert found["test_1"] == {"he": 0.1, "predicted": 0.11, "predicted+noise": 0.12}
+    assert found["test_1"] == pytest.approx({"he": 0.1, "predicted": 0.11, "predicted+noise": 0.12})
 
 
 def test_shares_and_regrets() -> None:

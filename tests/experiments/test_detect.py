@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from tiny_runs import ROOT, environment, finish
 
 OPTIONS = (
@@ -22,6 +23,7 @@ def start(*options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_comparison(tmp_path: pathlib.Path) -> None:
     said = finish(start(f"--out={tmp_path}"))
     assert "average precision at overlap 0.5 after 2 epochs, 1 seeds" in said

@@ -43,6 +43,19 @@ def test_parameters_are_the_same_alone_and_beside_others() -> None:
             np.testing.assert_allclose(beside[path], value, atol=1e-6 * float(jnp.abs(value).max()) + 1e-9, rtol=0)
 
 
+def test_threads_change_nothing_but_the_order_of_sums() -> None:
+    ghn = GHN(CONFIG)
+    variables = init_ghn(ghn, jax.random.key(1))
+    graphs = [mixed_graph(), mixed_graph("wider", 9)]
+    (alone, vjp_alone), (found, vjp) = (predict_with_vjp(ghn, variables, graphs, threads=n) for n in (1, 3))
+    jax.tree.map(np.testing.assert_array_equal, found, alone)
+    gradient, expected = vjp(found), vjp_alone(alone)
+    again = predict_with_vjp(ghn, variables, graphs, threads=3)[1](found)
+    jax.tree.map(np.testing.assert_array_equal, again, gradient)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6 * largest, rtol=1e-5), gradient, expected)
+
+
 def test_gradients_between_graphs_are_exactly_zero() -> None:
     variables = init_ghn(GHN(CONFIG), jax.random.key(1))
     batch = batch_graphs([random_graph(0, 12), random_graph(1, 9)], (16,))

@@ -53,15 +53,6 @@ def test_two_processes_learn_what_one_learns(one_device: pathlib.Path, tmp_path:
     same_learning(one_device, tmp_path)
 
 
-def test_shares_are_even_complete_and_repeatable() -> None:
-    costs = [100, 90, 80, 30, 20, 10]
-    parts = devices.shares(costs, 3)
-    assert sorted(item for part in parts for item in part) == list(range(6))
-    assert max(sum(costs[i] for i in part) for part in parts) == 110
-    assert parts == devices.shares(costs, 3)
-    assert devices.shares([5], 3) == [[0], [], []]
-
-
 def test_a_replicated_tree_is_copied_back_and_stacked() -> None:
     mesh = devices.arch_mesh(jax.devices()[:1])
     tree = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}

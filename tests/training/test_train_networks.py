@@ -106,6 +106,8 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(images: Any, tmp_path: pathl
     parts, found = train_networks(chosen, images, config, tmp_path / "parts")
     assert parts == whole
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+    again, _ = train_networks(chosen, images, config, tmp_path / "parts")
+    assert again == whole  # what was measured after the last update included
 
 
 def test_a_model_of_its_own_is_trained_whole(images: Any, tmp_path: pathlib.Path) -> None:
