@@ -35,6 +35,7 @@ from ghn_jax.deepnets.sources import Task
 from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.score_table import QUESTION_FILE
 from ghn_jax.fields import COUNT, check_fields
+from ghn_jax.hypernet.json_fields import append_lines, read_lines
 from ghn_jax.images import eval_batches, load_images
 from ghn_jax.metatraining.starting import load_trained
 from ghn_jax.networks import enable_compilation_cache
@@ -69,6 +70,19 @@ class Options:
         check_fields(self, {"steps": COUNT, "images": COUNT})
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Advised:
+    """Advice about a network of the results.
+
+    Attributes:
+      name: of the network.
+      advised: the start.
+    """
+
+    name: str
+    advised: str
+
+
 def by_network(curves: Sequence[Curve], starts: Sequence[str]) -> dict[str, dict[str, float]]:
     """Last accuracy of every start, by network; networks that lack a start are left out."""
     found: dict[str, dict[str, float]] = {}
@@ -80,7 +94,7 @@ def by_network(curves: Sequence[Curve], starts: Sequence[str]) -> dict[str, dict
     return {name: own for name, own in found.items() if len(own) == len(starts)}
 
 
-def run(options: Options) -> list[dict[str, str]]:
+def run(options: Options) -> list[Advised]:
     """Network and advised start of every network of the results."""
     asked = json.loads((options.results / QUESTION_FILE).read_text())
     if asked["model"] is not None:
@@ -92,10 +106,9 @@ def run(options: Options) -> list[dict[str, str]]:
     rate = asked["optimiser"]["learning_rate"]
     optimiser = NetOptimiserConfig(asked["optimiser"]["method"], rate, schedule="constant", l2=asked["optimiser"]["l2"])
     ghn, path = load_trained(options.ghn), options.out / ADVICE_FILE
-    options.out.mkdir(parents=True, exist_ok=True)
-    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found = read_lines(Advised, path, "advice")
     drawn = TrainOptions(options.out, split=asked["split"], count=len(ends), starts=("he",))
-    task, done = Task(images.num_classes, images.image_size), {row["name"] for row in found}
+    task, done = Task(images.num_classes, images.image_size), {row.name for row in found}
     progress = Progress(len(ends), len(done), "advice", Terminal())
     for _, model, graph in architectures(drawn, task):
         name = graph.name.replace("/", "_")
@@ -103,18 +116,17 @@ def run(options: Options) -> list[dict[str, str]]:
             advice = ghn_jax.advise(
                 model, pixels, labels, ghn, starts=asked["starts"], steps=options.steps, optimiser=optimiser
             )
-            found.append({"name": name, "advised": advice.start})
-            with path.open("a") as file:
-                file.write(json.dumps(found[-1]) + "\n")
+            found.append(Advised(name, advice.start))
+            append_lines(path, found[-1:])
             progress.advance(f"{name}: {advice.start}")
     return found
 
 
-def summary(found: Sequence[dict[str, str]], ends: dict[str, dict[str, float]], steps: int) -> str:
+def summary(found: Sequence[Advised], ends: dict[str, dict[str, float]], steps: int) -> str:
     """Shares and regrets in %, beside always using one start."""
-    names = [row["name"] for row in found]
+    names = [row.name for row in found]
     best = {name: max(ends[name].values()) for name in names}
-    right = np.mean([ends[row["name"]][row["advised"]] == best[row["name"]] for row in found])
+    right = np.mean([ends[row.name][row.advised] == best[row.name] for row in found])
     starts = list(ends[names[0]])
 
     def line(label: str, values: Sequence[float]) -> str:
@@ -123,7 +135,7 @@ def summary(found: Sequence[dict[str, str]], ends: dict[str, dict[str, float]], 
 
     lines = [f"{len(names)} networks; advice is right for {100 * right:.0f} %, at {steps * len(starts)} updates each"]
     lines.append("regret in top-1, %")
-    lines.append(line("advice", [best[row["name"]] - ends[row["name"]][row["advised"]] for row in found]))
+    lines.append(line("advice", [best[row.name] - ends[row.name][row.advised] for row in found]))
     lines += [line(f"always {start}", [best[name] - ends[name][start] for name in names]) for start in starts]
     return "\n".join(lines)
 

@@ -41,6 +41,7 @@ from ghn_jax.hypernet.api import resolve_ghn
 from ghn_jax.hypernet.grouping import CLASSIFIER_ROLES
 from ghn_jax.initialising import init_like
 from ghn_jax.networks import enable_compilation_cache
+from ghn_jax.text_tables import aligned
 
 MOST_NUMBERS = 100_000_000
 """Of one image."""
@@ -143,8 +144,7 @@ def report(graph: ArchGraph, predicted: frozenset[Path], arrays: Mapping[str, An
         source = "predicted" if path in predicted else reasons[path]
         norm = float(jnp.linalg.norm(leaf.astype(jnp.float32).ravel()))
         rows.append(("/".join(path), "x".join(map(str, leaf.shape)) or "scalar", source, f"{norm:.4g}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows, left=4)
     weights = sum(leaf.size for leaf in leaves.values())
     given = sum(leaf.size for path, leaf in leaves.items() if path in predicted)
     lines.append(f"{graph.name}: {graph.num_nodes} nodes, {given:,} of {weights:,} weights predicted")

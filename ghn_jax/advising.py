@@ -22,6 +22,7 @@ from ghn_jax.hypernet.api import GHNSource, resolve_ghn
 from ghn_jax.images import Batch
 from ghn_jax.keys import RANDOM_INITIALISATION, named_key
 from ghn_jax.networks.runner import Runner
+from ghn_jax.text_tables import aligned
 from ghn_jax.training.networks import Flat, Regularisation, Trainable, trainable
 from ghn_jax.training.optimiser import NetOptimiserConfig, initial_moments, update
 from ghn_jax.training.starts import STARTS, Given, start_params
@@ -78,10 +79,7 @@ class Advice:
             before = (f"{one.loss_at_once:.3f}", f"{100 * one.top1_at_once:.1f}")
             after = (f"{one.loss:.3f}", f"{100 * one.top1:.1f}")
             rows.append((one.start, *before, *after, "<- use this" if one.start == self.start else ""))
-        widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        return "\n".join(aligned(rows))
 
 
 def advise(

@@ -12,7 +12,7 @@ FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 ALL_FILES = sorted(path for folder in (PACKAGE, "experiments", "tests") for path in (ROOT / folder).rglob("*.py"))
 
 # What the files of a package may import besides their own package.
-LEAVES = ("downloads", "executables", "fields", "files", "keys", "threads", "xla_options")
+LEAVES = ("downloads", "executables", "fields", "files", "keys", "text_tables", "threads", "xla_options")
 """Single modules at the top that import nothing of ours and that everything may import."""
 
 _LIBRARY = ("graphs", "deepnets", "networks", "hypernet", "images", "runs")

@@ -1,6 +1,5 @@
 """Tables and files of scores."""
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -12,9 +11,10 @@ from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.evaluation.accuracy import Evaluator, Score
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.files import atomic_file
-from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.hypernet.json_fields import append_lines, read_lines
 from ghn_jax.runs.memory import give_back
 from ghn_jax.runs.progress import Progress
+from ghn_jax.text_tables import aligned
 
 SCORES_FILE = "scores.jsonl"
 QUESTION_FILE = "question.json"
@@ -59,8 +59,7 @@ def summary_table(
         error = standard_error(top1)
         numbers = (np.mean(top1), error, np.max(top1), np.mean(top5))
         rows.append((name, *("-" if np.isnan(v) else f"{100 * float(v):.1f}" for v in numbers)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = aligned(rows)
     seconds = [s.seconds for s in scores]
     lines.append(
         f"{len(scores)} architectures ({min(s.nodes for s in scores)} to {max(s.nodes for s in scores)} nodes, "
@@ -87,7 +86,7 @@ def score_all(evaluator: Evaluator, architectures: Sequence[Named], path: pathli
     missing = [item for item in architectures if item[2].name not in there]
     progress = Progress(len(architectures), len(architectures) - len(missing), "evaluation")
     for score in evaluator.scores(missing):
-        append_score(path, score)
+        append_lines(path, [score])
         there[score.name] = score
         give_back()  # arrays of one network leave holes between the programs compiled for the next
         progress.advance(f"top-1 {100 * float(np.mean([s.top1 for s in there.values()])):.1f} %")
@@ -120,30 +119,6 @@ def claim_folder(folder: pathlib.Path, question: dict[str, Any], *, answered: bo
         new.write_text(json.dumps(question, indent=1) + "\n")
 
 
-def append_score(path: pathlib.Path, score: Score) -> None:
-    """One JSON line more."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(score)) + "\n")
-
-
 def read_scores(path: pathlib.Path) -> list[Score]:
-    """Scores of a file, none if it does not exist; a last line cut short by a kill is removed from it.
-
-    Raises:
-      ValueError: for a file of something else or a damaged one; names the line.
-    """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with atomic_file(path) as new:
-            new.write_bytes(whole)
-    scores: list[Score] = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            scores.append(Score(**checked_fields(Score, json.loads(line), "it")))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}, is no score: {error}; remove the line") from None
-    return scores
+    """Scores of a file; see `read_lines`."""
+    return read_lines(Score, path, "score")

@@ -11,6 +11,7 @@ from ghn_jax.graphs.checks import check_graph, check_indices, check_paths_of_lea
 from ghn_jax.graphs.dag import shortest_path_distances, topological_order
 from ghn_jax.graphs.param_spec import KeptParam, ParamSpec, Role
 from ghn_jax.graphs.vocabulary import Primitive
+from ghn_jax.text_tables import aligned
 
 MAX_CUTOFF = 250
 """Largest distance that a graph can be asked for: distances are uint8, 0 means no path."""
@@ -145,8 +146,7 @@ def _table(graph: ArchGraph) -> str:
                 ", ".join(names[node]) or "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows, left=5)
     title = f"{graph.name}: {graph.num_nodes} nodes, {graph.num_edges} edges, {graph.num_params:,} weights"
     if graph.kept:
         lines.append(f"not predicted: {graph.kept_share:.2%} of the weights")

@@ -1,13 +1,18 @@
-"""Dataclasses of plain values from JSON, with exact types."""
+"""Dataclasses of plain values from JSON and JSON lines, with exact types."""
 
 import dataclasses
 import functools
+import json
 import pathlib
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from ghn_jax.files import atomic_file
+
+Record = TypeVar("Record")
 
 
 def checked_fields(cls: type, data: Any, where: str) -> dict[str, Any]:
@@ -64,3 +69,37 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     elif type(value) is hint or dataclasses.is_dataclass(hint):
         return value
     raise ValueError(f"{where} must be {hint.__name__ if isinstance(hint, type) else hint}, got {reprlib.repr(value)}")
+
+
+def append_lines(path: pathlib.Path, records: Sequence[Any]) -> None:
+    """Adds dataclasses to a file, one JSON line each, all of them in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write("".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records))
+
+
+def read_lines(cls: type[Record], path: pathlib.Path, what: str) -> list[Record]:
+    """What `append_lines` wrote, none if there is no file; a last line cut short by a kill is removed from it.
+
+    Args:
+      cls: of the records, see `checked_fields`.
+      path: of the file.
+      what: name of a record, for errors.
+
+    Raises:
+      ValueError: for a file of something else or a damaged one; names the line.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        with atomic_file(path) as new:
+            new.write_bytes(whole)
+    records: list[Record] = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            records.append(cls(**checked_fields(cls, json.loads(line), "it")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}, is no {what}: {error}; remove the line") from None
+    return records

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from ghn_jax.text_tables import aligned
+
 BOOTSTRAPS = 1_000
 
 
@@ -85,8 +87,4 @@ def ladder(found: Sequence[Ranked]) -> str:
         interval = f"{one.low:.2f} to {one.high:.2f}"
         seconds = "-" if np.isnan(one.seconds) else f"{one.seconds:.3g}"
         rows.append((one.name, f"{one.tau:.2f}", interval, f"{one.regret:.2f}", seconds))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = []
-    for name, *cells in rows:
-        lines.append("  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))]))
-    return "\n".join(lines)
+    return "\n".join(aligned(rows, left=1))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ghn_jax.properties.ranking import tau
+from ghn_jax.text_tables import aligned
 
 SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree", "predefined")
 SETS = ("val", "test")
@@ -116,8 +117,7 @@ def published_table(networks: Mapping[str, Sequence[Released]]) -> str:
         cells = [split, str(len(found)), _cell([one.test for one in found])]
         cells += [_cell([one.predicted.get(name, math.nan) for one in found]) for name in _PREDICTED]
         rows.append(tuple(cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(aligned(rows))
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -18,9 +18,8 @@ from ghn_jax.deepnets.count import product_count
 from ghn_jax.evaluation.accuracy import top_k
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.evaluation.score_table import claim_folder
-from ghn_jax.files import atomic_file
 from ghn_jax.graphs import ArchGraph
-from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.hypernet.json_fields import append_lines, read_lines
 from ghn_jax.images import Batch, ImageSet, ImageStream, eval_batches
 from ghn_jax.keys import RANDOM_INITIALISATION, named_key
 from ghn_jax.networks import network_plan
@@ -98,8 +97,8 @@ def make_truth(
     chosen = [_network_of_cells(item) for item in architectures]
     question = {**json.loads(json.dumps(dataclasses.asdict(config))), "start": start, **asked}
     with folder_lock(folder):
-        claim_folder(folder, question, answered=bool(read_truth(path)))
         there = {one.name: one for one in read_truth(path)}
+        claim_folder(folder, question, answered=bool(there))
         missing = [item for item in chosen if item[2].name not in there]
         progress = Progress(len(chosen), len(chosen) - len(missing), "networks", reporter)
         measure = _Measure(images, config)
@@ -108,14 +107,13 @@ def make_truth(
             nets = [_net(item, start, config.seed) for item in group]
             run = folder / "runs" / str(group[0][0])
             curves, weights = train_networks(nets, images, config, run, reporter)
-            for item, net, curve in zip(group, nets, curves, strict=True):
-                one = measure(item, curve, weights[net.name])
-                with path.open("a") as file:
-                    file.write(json.dumps(dataclasses.asdict(one)) + "\n")
-                there[one.name] = one
+            trios = zip(group, nets, curves, strict=True)
+            made = [measure(item, curve, weights[net.name]) for item, net, curve in trios]
+            append_lines(path, made)  # together: what is trained side by side shall not depend on kills
+            there.update((one.name, one) for one in made)
             shutil.rmtree(run)
             give_back()
-            progress.advance(f"top-1 {100 * there[group[-1][2].name].clean:.1f} %", len(group))
+            progress.advance(f"top-1 {100 * made[-1].clean:.1f} %", len(group))
     return [there[graph.name] for _, _, graph in chosen]
 
 
@@ -177,22 +175,5 @@ def _seconds(call: Any) -> float:
 
 
 def read_truth(path: pathlib.Path) -> list[Truth]:
-    """Networks of a file, none if it does not exist; a last line cut short by a kill is removed from it.
-
-    Raises:
-      ValueError: for a damaged file; names the line.
-    """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with atomic_file(path) as new:
-            new.write_bytes(whole)
-    found = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            found.append(Truth(**checked_fields(Truth, json.loads(line), "it")))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}, is no trained network: {error}; remove the line") from None
-    return found
+    """Networks of a file; see `read_lines`."""
+    return read_lines(Truth, path, "trained network")

@@ -15,7 +15,7 @@ from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.evaluation.architectures import Named
 from ghn_jax.evaluation.score_table import claim_folder
 from ghn_jax.files import atomic_file
-from ghn_jax.hypernet.json_fields import checked_fields
+from ghn_jax.hypernet.json_fields import append_lines, read_lines
 from ghn_jax.images import ImageSet, ImageStream, train_batches
 from ghn_jax.keys import RANDOM_INITIALISATION, named_key
 from ghn_jax.networks.runner import Runner
@@ -66,9 +66,9 @@ def train_from_starts(
     question = {**json.loads(json.dumps(dataclasses.asdict(config))), "starts": list(starts), **asked}
     curves: dict[str, list[Curve]] = {name: [] for name in starts}
     with folder_lock(folder):
-        claim_folder(folder, question, answered=bool(read_curves(path)))
+        there = {curve.name: curve for curve in read_curves(path)}
+        claim_folder(folder, question, answered=bool(there))
         for number, model, graph in architectures:
-            there = {curve.name: curve for curve in read_curves(path)}
             names = {start: f"{graph.name}-{start}".replace("/", "_") for start in starts}
             if any(name not in there for name in names.values()):
                 own = dataclasses.replace(given, gradient=_gradient(model, images, config))
@@ -79,8 +79,7 @@ def train_from_starts(
                 if keep_weights:
                     for name, params in weights.items():
                         save_weights(folder / WEIGHTS / f"{name}.npz", params)
-                with path.open("a") as file:
-                    file.writelines(json.dumps(dataclasses.asdict(curve)) + "\n" for curve in found)
+                append_lines(path, found)
                 shutil.rmtree(run)
                 there.update((curve.name, curve) for curve in found)
                 give_back()
@@ -114,22 +113,5 @@ def save_weights(path: pathlib.Path, params: Flat) -> None:
 
 
 def read_curves(path: pathlib.Path) -> list[Curve]:
-    """Curves of a file, none if it does not exist; a last line cut short by a kill is removed from it.
-
-    Raises:
-      ValueError: for a damaged file; names the line.
-    """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with atomic_file(path) as new:
-            new.write_bytes(whole)
-    curves = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            curves.append(Curve(**checked_fields(Curve, json.loads(line), "it")))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}, is no curve: {error}; remove the line") from None
-    return curves
+    """Curves of a file; see `read_lines`."""
+    return read_lines(Curve, path, "curve")

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ghn_jax.deepnets.statistics import standard_error
+from ghn_jax.text_tables import aligned
 from ghn_jax.training.task import Curve
 
 
@@ -112,8 +113,7 @@ def table(found: Sequence[Worth], steps: int) -> str:
                 f"{one.p_value:.2g}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(aligned(rows))
 
 
 def _number(value: float) -> str:

@@ -15,7 +15,6 @@ from ghn_jax.evaluation.accuracy import Evaluator, Score, top_k
 from ghn_jax.evaluation.bn_statistics import reestimate_statistics
 from ghn_jax.evaluation.forward import network_of
 from ghn_jax.evaluation.score_table import (
-    append_score,
     claim_folder,
     read_scores,
     score_all,
@@ -24,6 +23,7 @@ from ghn_jax.evaluation.score_table import (
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.tracing import trace
 from ghn_jax.hypernet import predict_params
+from ghn_jax.hypernet.json_fields import append_lines
 from ghn_jax.networks import TargetNetwork
 from ghn_jax.networks.random_init import torch_initialisation
 from ghn_jax.networks.runner import Runner
@@ -126,11 +126,11 @@ def test_scores_are_appended_and_a_line_cut_short_is_dropped(tmp_path: pathlib.P
     path = tmp_path / "deep" / "scores.jsonl"
     assert read_scores(path) == []
     for score in SCORES[:2]:
-        append_score(path, score)
+        append_lines(path, [score])
     with path.open("a") as file:
         file.write('{"name": "te')
     assert read_scores(path) == SCORES[:2]
-    append_score(path, SCORES[2])
+    append_lines(path, [SCORES[2]])
     assert read_scores(path) == SCORES
     whole = path.read_bytes()
     for damaged, words in (
@@ -208,7 +208,7 @@ def test_an_evaluation_goes_on_where_it_stopped(tmp_path: pathlib.Path) -> None:
     items = [(i, args, graph) for i, (args, graph) in enumerate(zip(batch.args, batch.graphs, strict=True))]
     path = tmp_path / "scores.jsonl"
     there = Score("tiny/0", 1, 1, 0.123, 0.5, None, None, 1.0)
-    append_score(path, there)
+    append_lines(path, [there])
     scores = score_all(make_evaluator(seed=None), items, path)
     assert scores[0] == there
     assert [score.name for score in read_scores(path)] == ["tiny/0", "tiny/1"]

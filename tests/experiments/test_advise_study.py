@@ -20,7 +20,7 @@ def test_the_last_accuracy_of_every_start() -> None:
 
 def test_shares_and_regrets() -> None:
     ends = {"a": {"he": 0.5, "predicted": 0.4}, "b": {"he": 0.3, "predicted": 0.6}}
-    found = [{"name": "a", "advised": "he"}, {"name": "b", "advised": "he"}]
+    found = [advise_study.Advised("a", "he"), advise_study.Advised("b", "he")]
     text = advise_study.summary(found, ends, 50)
     assert "advice is right for 50 %, at 100 updates each" in text
     lines = {line[:28].strip(): line[28:].split() for line in text.splitlines()[2:]}

@@ -8,7 +8,7 @@ import pytest
 import race
 
 from ghn_jax.evaluation.accuracy import Score
-from ghn_jax.evaluation.score_table import append_score
+from ghn_jax.hypernet.json_fields import append_lines
 from ghn_jax.metatraining.command import parse_config
 
 SMALL = (
@@ -69,7 +69,7 @@ def test_who_has_finished_does_not_run_again_and_who_was_stopped_gets_the_rest(
         if len(asked) == 1:
             raise InterruptedError
         for name, top1 in (("a", 0.2), ("b", 0.3)):
-            append_score(folder / "test.jsonl", Score(name, 1, 1, top1, 0.5, None, None, 0.1))
+            append_lines(folder / "test.jsonl", [Score(name, 1, 1, top1, 0.5, None, None, 0.1)])
 
     monkeypatch.setattr(race, "train_and_score", finish)
     options = race.Options(tmp_path, racers=("MLP", "GHN-1"), minutes=2.0, warm_up=0)
