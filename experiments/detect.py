@@ -36,7 +36,7 @@ from terminal import Terminal, show_log
 from ghn_jax.deepnets import DARTS, NetworkArgs, network_graph, sample_architecture
 from ghn_jax.deepnets.statistics import standard_error
 from ghn_jax.detection import DetectionConfig, DetectorTask, digit_scenes, penn_fudan, train_detector
-from ghn_jax.fields import COUNT, IMAGE_SIZE, SEED, check_fields, refuse_idle
+from ghn_jax.fields import COUNT, IMAGE_SIZE, check_fields, refuse_idle
 from ghn_jax.files import atomic_file
 from ghn_jax.images.image_set import measured_style
 from ghn_jax.keys import RANDOM_INITIALISATION, named_key
@@ -82,7 +82,6 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self, {"width": COUNT, "cells": COUNT, "seeds": COUNT, "size": IMAGE_SIZE, "images": COUNT})
-        check_fields(self.train, {"seed": SEED})
         unknown = [name for name in self.starts if name not in STARTS or name == "gradinit"]
         if unknown or not self.starts:
             raise ValueError(f"starts must be some of {', '.join(STARTS)} (but gradinit), got {' '.join(self.starts)}")

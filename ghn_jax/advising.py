@@ -23,7 +23,7 @@ from ghn_jax.images import Batch
 from ghn_jax.keys import RANDOM_INITIALISATION, named_key
 from ghn_jax.networks.runner import Runner
 from ghn_jax.text_tables import aligned
-from ghn_jax.training.networks import Flat, Regularisation, Trainable, trainable
+from ghn_jax.training.networks import Flat, Regularisation, Trainable, gradient_on, trainable
 from ghn_jax.training.optimiser import NetOptimiserConfig, initial_moments, update
 from ghn_jax.training.starts import STARTS, Given, start_params
 
@@ -141,9 +141,7 @@ def advise(
         model,
         optimiser or _CONSTANT,
         batches=[(jnp.asarray(pixels[rows]), jnp.asarray(classes[rows])) for rows in chosen],
-        measured=[
-            (jnp.asarray(pixels[rows]), jnp.asarray(classes[rows])) for rows in held if len(rows) == len(held[0])
-        ],
+        measured=[(jnp.asarray(pixels[rows]), jnp.asarray(classes[rows])) for rows in held],
         seed=seed,
     )
     predicts = any(name.startswith("predicted") for name in starts)
@@ -181,6 +179,7 @@ class _Trial:
         self._optimiser, self._batches, self._measured, self._seed = optimiser, batches, measured, seed
         shape = batches[0][0].shape[1:]
         self._own: Trainable = trainable(model, Regularisation(optimiser.label_smoothing), Runner(), shape[0])
+        self.gradient = gradient_on(self._own, batches[0])
         self.graph = network_graph(model) if isinstance(model, NetworkArgs) else trace(model, shape)
 
     def params(self, start: str, given: Given) -> Flat:
@@ -190,11 +189,6 @@ class _Trial:
         if start == OWN:
             return own or start_params("he", self.graph, key, given)
         return {**own, **start_params(start, self.graph, key, given)}
-
-    def gradient(self, params: Flat) -> tuple[jax.Array, Flat]:
-        """Of the first batch."""
-        found = self._own.gradients(params, self._own.statistics, self._batches[0], jax.random.key(0))
-        return found.loss, found.gradients
 
     def run(self, name: str, params: Flat) -> Evidence:
         """Tries a start."""

@@ -9,6 +9,9 @@ DROPOUT = "dropout"
 AUGMENTATION = "augmentation"
 NOISE = "noise of test images"
 RANDOM_INITIALISATION = "random initialisation of networks"
+OWN_WEIGHTS = "a model's own weights"
+DETECTOR_HEADS = "heads of a detector"
+DETECTOR_TRAINING = "training of a detector"
 
 
 def named_key(seed: int, name: str) -> jax.Array:

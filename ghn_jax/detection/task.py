@@ -22,13 +22,11 @@ from ghn_jax.fields import COUNT, COUNT_OR_NONE, SEED, Range, check_fields
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.images.augment import normalise
 from ghn_jax.images.image_set import Style
-from ghn_jax.keys import named_key
+from ghn_jax.keys import DETECTOR_HEADS, DETECTOR_TRAINING, named_key
 from ghn_jax.runs.callbacks import Callback, Decision, Log, SaveEvery, Update
 from ghn_jax.runs.metrics import read_metrics
 from ghn_jax.runs.progress import Reporter
 from ghn_jax.runs.trainer import StepOutput, Trainer, by_number
-
-HEADS_KEY, DETECTION_KEY = "heads of a detector", "training of a detector"
 
 _RANGES = {
     "epochs": COUNT,
@@ -107,7 +105,7 @@ class DetectorTask:
         self._backbone, self._training, self._style, self.config = backbone, training, style, config
         _, self._height, self._width, _ = training.images.shape
         images = jnp.zeros((1, self._height, self._width, 3))
-        own, other = jax.random.split(named_key(config.seed, HEADS_KEY))
+        own, other = jax.random.split(named_key(config.seed, DETECTOR_HEADS))
         output: Any = jax.jit(lambda key: backbone.init_with_output(key, images))(own)
         features, variables = output
         self._heads = Heads(config.detector, features.shape[-1])
@@ -215,7 +213,7 @@ def train_detector(
         [_Measure(task, test), SaveEvery(5.0)],
         folder=folder,
         total_steps=task.config.epochs * task.per_epoch,
-        key=named_key(task.config.seed, DETECTION_KEY),
+        key=named_key(task.config.seed, DETECTOR_TRAINING),
         keep_last=1,
         reporter=reporter,
     ).run()

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.evaluation.forward import network_of
+from ghn_jax.evaluation.forward import Network, network_of
 from ghn_jax.fields import WORKERS, Range, check_number
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.param_spec import Path
@@ -120,17 +120,30 @@ class Evaluator:
         network = network_of(args, params, self.runner)
         statistics = network.statistics(self.training_images) if self.protocol == "reestimated" else None
 
-        def of_batch(batch: Batch) -> tuple[int, TopK]:
-            images, labels = batch
-            logits = network.logits(images) if statistics is None else network.logits_given(images, statistics)
-            return len(labels), top_k(np.asarray(logits), np.asarray(labels))
+        return mean_top_k(network, statistics, self.batches, self.threads)
 
-        batches = iter(self.batches)
-        found = [of_batch(batch) for batch in itertools.islice(batches, 1)]  # alone: it may compile
-        found += _side_by_side(of_batch, batches, self.threads)
-        counts, shares = zip(*found, strict=True)
-        top1, top5 = np.average(shares, axis=0, weights=counts).tolist()
-        return top1, top5
+
+def mean_top_k(network: Network, statistics: Any, batches: Iterable[Batch], threads: int = 1) -> TopK:
+    """Accuracy of a network over all images.
+
+    Args:
+      network: the network.
+      statistics: of batch normalisation, for `Network.logits_given`; None for those of each batch.
+      batches: images and labels.
+      threads: batches that are classified side by side, after the first.
+    """
+
+    def of_batch(batch: Batch) -> tuple[int, TopK]:
+        images, labels = batch
+        logits = network.logits(images) if statistics is None else network.logits_given(images, statistics)
+        return len(labels), top_k(np.asarray(logits), np.asarray(labels))
+
+    rest = iter(batches)
+    found = [of_batch(batch) for batch in itertools.islice(rest, 1)]  # alone: it may compile
+    found += _side_by_side(of_batch, rest, threads) if threads > 1 else map(of_batch, rest)
+    counts, shares = zip(*found, strict=True)
+    top1, top5 = np.average(shares, axis=0, weights=counts).tolist()
+    return top1, top5
 
 
 def _side_by_side(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -15,13 +15,13 @@ from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.deepnets.sources import DEMO, ArchitectureConfig, Task, check_demo
 from ghn_jax.evaluation.accuracy import Evaluator, Protocol, Score
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
-from ghn_jax.evaluation.repeated import RepeatedBatches
+from ghn_jax.evaluation.repeated import RepeatedBatches, training_images
 from ghn_jax.evaluation.score_table import SCORES_FILE, claim_folder, read_scores, score_all, summary_table
 from ghn_jax.fields import COUNT, SEED, Range, check_fields, refuse_idle
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.graphs.canonical import canonical_hash
 from ghn_jax.hypernet.api import GHNSource, resolve_ghn
-from ghn_jax.images import ImageSet, ImageStream, eval_batches, train_batches
+from ghn_jax.images import ImageSet, ImageStream, eval_batches
 from ghn_jax.networks.random_init import RANDOM_INITS, he_initialisation
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.lock import folder_lock
@@ -128,7 +128,9 @@ def evaluate(
         ),
         runner=Runner(),
         protocol=config.bn,
-        training_images=RepeatedBatches(lambda: _training_images(config, images)),
+        training_images=RepeatedBatches(
+            lambda: training_images(images, config.batch_size, config.seed, config.bn_batches)
+        ),
         seed=None if config.random_init == "none" else config.seed,
         random_init=RANDOM_INITS.get(config.random_init, he_initialisation),
     )
@@ -187,12 +189,3 @@ def _given(architectures: Sequence[tuple[NetworkArgs | nn.Module, ArchGraph]]) -
     if twice:
         raise ValueError(f"architectures need names of their own, {twice[0]!r} comes {names.count(twice[0])} times")
     return [(number, model, graph) for number, (model, graph) in enumerate(architectures)]
-
-
-def _training_images(config: EvaluationConfig, images: ImageSet | ImageStream) -> Iterator[jax.Array]:
-    batches = train_batches(images, config.batch_size, config.seed)
-    try:
-        for step in range(config.bn_batches):
-            yield batches.batch(step)[0]
-    finally:
-        batches.close()

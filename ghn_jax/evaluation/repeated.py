@@ -6,6 +6,8 @@ from typing import Generic, TypeVar
 import jax
 import jax.numpy as jnp
 
+from ghn_jax.images import ImageSet, ImageStream, train_batches
+
 Batch = TypeVar("Batch")
 
 HOST_BYTES = 2_000_000_000
@@ -46,3 +48,13 @@ class RepeatedBatches(Iterable[Batch], Generic[Batch]):
             yield batch
         if self._fits:
             self._kept = kept
+
+
+def training_images(images: ImageSet | ImageStream, batch_size: int, seed: int, count: int) -> Iterator[jax.Array]:
+    """The first `count` augmented training batches of a set, images (B, H, W, 3) alone."""
+    batches = train_batches(images, batch_size, seed)
+    try:
+        for step in range(count):
+            yield batches.batch(step)[0]
+    finally:
+        batches.close()

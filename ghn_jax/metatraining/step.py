@@ -23,7 +23,7 @@ from ghn_jax.networks import network_plan
 from ghn_jax.networks.program_cache import shared_programs
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs import devices
-from ghn_jax.threads import shares
+from ghn_jax.threads import shares, side_by_side
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,16 +146,11 @@ class MetaStep:
         def run(place: int) -> _Share:
             return self._run_share(place, parts[place], state, batch, images=images, key=key)
 
-        places = list(self._runners)
-        if len(places) == 1:
-            shares = [run(places[0])]
-        else:
-            with ThreadPoolExecutor(len(places)) as pool:
-                shares = list(pool.map(run, places))
+        found = side_by_side(run, list(self._runners), threads=len(self._runners))
         count = len(batch.graphs)
-        sums = devices.stack([share.sums for share in shares], self.mesh)
+        sums = devices.stack([share.sums for share in found], self.mesh)
         new, (report, loss, correct) = self._update(state, sums, np.float32(count), np.float32(rate))
-        losses = {i: float(own) for share in shares for i, own in share.losses.items()}
+        losses = {i: float(own) for share in found for i, own in share.losses.items()}
         seconds = time.perf_counter
         result = StepReport(
             loss=float(loss),
@@ -163,8 +158,8 @@ class MetaStep:
             gradient_norm=float(report.gradient_norm),
             finite=bool(report.finite),
             local_losses=losses,
-            ghn_seconds=max(share.ghn_seconds for share in shares),
-            nets_seconds=max(share.nets_seconds for share in shares),
+            ghn_seconds=max(share.ghn_seconds for share in found),
+            nets_seconds=max(share.nets_seconds for share in found),
             seconds=seconds() - start,
         )
         return new, result

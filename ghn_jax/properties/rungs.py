@@ -16,7 +16,7 @@ from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.evaluation.score_table import QUESTION_FILE
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.hypernet import PretrainedGHN, embed
-from ghn_jax.images import ImageSet, ImageStream, eval_batches, load_images, train_batches
+from ghn_jax.images import eval_batches, load_images, train_batches
 from ghn_jax.networks.random_init import he_initialisation
 from ghn_jax.networks.runner import Runner
 from ghn_jax.properties.neural_predictor import NeuralPredictor
@@ -62,7 +62,10 @@ class KnownNetworks:
         self.args = [args for _, args, _ in self.items if isinstance(args, NetworkArgs)]
         self.graphs: list[ArchGraph] = [graph for *_, graph in self.items]
         self.clean = [one.clean for one in self.networks]
-        self.batch_size, self.seed = asked["batch_size"], asked["seed"]
+        self.batch_size = asked["batch_size"]
+        batches = train_batches(self.images, self.batch_size, asked["seed"])
+        self.steps_per_epoch, self.first_batch = batches.steps_per_epoch, batches.batch(0)
+        batches.close()
 
 
 def rungs(
@@ -87,9 +90,8 @@ def rungs(
     yield rank("parameters", [one.params for one in test.networks], test.clean)
     yield rank("products", [one.products for one in test.networks], test.clean)
     yield from _zero_cost(test)
-    per_epoch = max(_train_count(test.images) // test.batch_size, 1)
-    if per_epoch < test.networks[0].steps[-1]:
-        after = [float(np.interp(per_epoch, one.steps, one.top1)) for one in test.networks]
+    if test.steps_per_epoch < test.networks[0].steps[-1]:
+        after = [float(np.interp(test.steps_per_epoch, one.steps, one.top1)) for one in test.networks]
         yield rank("one epoch of SGD", after, test.clean)
     yield _timed("NeuPred", test, lambda: NeuralPredictor().fit(fit.graphs, fit.clean).predict(test.graphs))
     for name, ghn in ghns.items():
@@ -103,10 +105,6 @@ def rungs(
         yield from _short_trainings(test, name, ghn, steps, folder, reporter=reporter)
 
 
-def _train_count(images: ImageSet | ImageStream) -> int:
-    return len(images.train if isinstance(images, ImageSet) else images.train_rows)
-
-
 def _timed(name: str, test: KnownNetworks, scores: Callable[[], Sequence[float] | np.ndarray]) -> Ranked:
     start = time.perf_counter()
     found = [float(value) for value in scores()]
@@ -114,9 +112,7 @@ def _timed(name: str, test: KnownNetworks, scores: Callable[[], Sequence[float] 
 
 
 def _zero_cost(test: KnownNetworks) -> Iterator[Ranked]:
-    batches, runner = train_batches(test.images, test.batch_size, test.seed), Runner()
-    batch = batches.batch(0)
-    batches.close()
+    batch, runner = test.first_batch, Runner()
     starts = [he_initialisation(graph, jax.random.key(number)) for number, graph in enumerate(test.graphs)]
     pairs = list(zip(test.args, starts, strict=True))
     yield _timed("gradient norm", test, lambda: [gradient_norm(*pair, batch, runner) for pair in pairs])

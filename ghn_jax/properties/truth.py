@@ -7,22 +7,21 @@ import pathlib
 import shutil
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
-import numpy as np
 
 from ghn_jax.deepnets import NetworkArgs
 from ghn_jax.deepnets.count import product_count
-from ghn_jax.evaluation.accuracy import top_k
+from ghn_jax.evaluation.accuracy import mean_top_k
 from ghn_jax.evaluation.architectures import Named
+from ghn_jax.evaluation.forward import network_of
 from ghn_jax.evaluation.score_table import claim_folder
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.hypernet.json_fields import append_lines, read_lines
-from ghn_jax.images import Batch, ImageSet, ImageStream, eval_batches
+from ghn_jax.images import ImageSet, ImageStream, eval_batches
 from ghn_jax.keys import RANDOM_INITIALISATION, named_key
-from ghn_jax.networks import network_plan
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.lock import folder_lock
 from ghn_jax.runs.memory import give_back
@@ -144,24 +143,18 @@ class _Measure:
 
     def __call__(self, item: Item, curve: Curve, params: Flat) -> Truth:
         number, args, graph = item
-        plan = network_plan(args)
-        forward = lambda pixels: self._runner.forward(plan, params, pixels)  # noqa: E731
+        network = network_of(args, params, self._runner)
         return Truth(
             graph.name,
             number,
             graph.num_params,
             product_count(args),
             curve.top1[-1],
-            _accuracy(forward, self._noisy),
-            _seconds(lambda: jax.block_until_ready(forward(self._noisy[0][0]))),
+            mean_top_k(network, None, self._noisy)[0],
+            _seconds(lambda: jax.block_until_ready(network.logits(self._noisy[0][0]))),
             curve.steps,
             curve.top1,
         )
-
-
-def _accuracy(forward: Any, batches: Sequence[Batch]) -> float:
-    found = [top_k(np.asarray(forward(pixels)), np.asarray(labels))[0] for pixels, labels in batches]
-    return float(np.average(found, weights=[len(labels) for _, labels in batches]))
 
 
 def _seconds(call: Any) -> float:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ghn_jax.deepnets import NetworkArgs
+from ghn_jax.deepnets import NetworkArgs, network_graph
 from ghn_jax.graphs.param_spec import Path
 from ghn_jax.images import Batch
 from ghn_jax.networks import network_plan
@@ -20,14 +20,18 @@ Params = Mapping[Path, jax.Array]
 
 def gradient_norm(args: NetworkArgs, params: Params, batch: Batch, runner: Runner) -> float:
     """Norm of the loss's gradient for all weights."""
-    _, _, gradients = runner.loss_and_grads(network_plan(args), params, *batch, rng=jax.random.key(0), train=False)
+    gradients = _gradients(args, params, batch, runner)
     return float(np.sqrt(sum(float(jnp.vdot(leaf, leaf)) for leaf in gradients.values())))
 
 
 def snip(args: NetworkArgs, params: Params, batch: Batch, runner: Runner) -> float:
     """Sum over weights of the size of weight times gradient (Lee et al., 2019)."""
-    _, _, gradients = runner.loss_and_grads(network_plan(args), params, *batch, rng=jax.random.key(0), train=False)
+    gradients = _gradients(args, params, batch, runner)
     return float(sum(float(jnp.abs(params[path] * leaf).sum()) for path, leaf in gradients.items()))
+
+
+def _gradients(args: NetworkArgs, params: Params, batch: Batch, runner: Runner) -> Params:
+    return runner.loss_and_grads(network_plan(args), params, *batch, train=False)[2]
 
 
 def synflow(args: NetworkArgs, params: Params, runner: Runner) -> float:
@@ -39,10 +43,10 @@ def synflow(args: NetworkArgs, params: Params, runner: Runner) -> float:
     bare = args.replace(norm=None)
     sizes = {path: _evened(leaf) if path[-1] == "kernel" else jnp.abs(leaf) for path, leaf in params.items()}
     images = jnp.ones((1, args.image_size, args.image_size, 3))
-    plan = network_plan(bare)
+    shapes = {spec.path: spec.shape for spec in network_graph(bare).params}
     # layers without a norm may have a bias that the network itself has not
-    given = {path: sizes.get(path, jnp.zeros(shape)) for path, shape in _shapes(bare).items()}
-    _, _, gradients = runner.sensitivities(plan, given, images)
+    given = {path: sizes.get(path, jnp.zeros(shape)) for path, shape in shapes.items()}
+    _, _, gradients = runner.sensitivities(network_plan(bare), given, images)
     total = sum(float((given[path] * leaf).sum()) for path, leaf in gradients.items())
     return float(np.log(total)) if total > 0 else float("-inf")
 
@@ -50,12 +54,6 @@ def synflow(args: NetworkArgs, params: Params, runner: Runner) -> float:
 def _evened(kernel: jax.Array) -> jax.Array:
     size = jnp.abs(kernel)
     return size / jnp.maximum(size.sum() / kernel.shape[-1], 1e-12)
-
-
-def _shapes(args: NetworkArgs) -> dict[Path, tuple[int, ...]]:
-    from ghn_jax.deepnets import network_graph
-
-    return {spec.path: spec.shape for spec in network_graph(args).params}
 
 
 def jacobian_covariance(args: NetworkArgs, params: Params, batch: Batch, runner: Runner) -> float:

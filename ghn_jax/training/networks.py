@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -18,8 +19,8 @@ from ghn_jax.graphs.tracing.frontends import evaluation_flags
 from ghn_jax.images import Batch
 from ghn_jax.networks import network_plan
 from ghn_jax.networks.plan import Plan
-from ghn_jax.networks.programs import signature
 from ghn_jax.networks.runner import Runner
+from ghn_jax.networks.schedule import schedule
 
 Flat = dict[Path, Any]
 """Leaves of a nested dictionary by path."""
@@ -98,6 +99,16 @@ def trainable(
     return WholeTrainable(model, regularisation.label_smoothing, image_size)
 
 
+def gradient_on(own: Trainable, batch: Batch) -> Callable[[Flat], tuple[jax.Array, Flat]]:
+    """Weights -> loss () and gradient of a batch, with the statistics that training begins with."""
+
+    def gradient(params: Flat) -> tuple[jax.Array, Flat]:
+        found = own.gradients(params, own.statistics, batch, jax.random.key(0))
+        return found.loss, found.gradients
+
+    return gradient
+
+
 class LayeredTrainable:
     """A network of DeepNets-1M; batch normalisation uses the statistics of the batch."""
 
@@ -118,10 +129,11 @@ class LayeredTrainable:
             return {}
         known = {(call.prefix, call.kind) for call in network_plan(self._args).calls}
         found: Flat = {}
-        shapes = _value_shapes(self.plan, self._args.image_size)
-        for number, call in enumerate(self.plan.calls):
+        size = self._args.image_size
+        steps = schedule(self.plan, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), False, False, None)
+        for number, (call, step) in enumerate(zip(self.plan.calls, steps, strict=True)):
             if (call.prefix, call.kind) not in known and call.kind != "drop_path":
-                inputs = [jnp.zeros(shapes[i], jnp.float32) for i in call.inputs]
+                inputs = [jnp.zeros(x.shape, x.dtype) for x in step.key.inputs]
                 variables: Any = call.layer.init(jax.random.fold_in(key, number), *inputs)
                 found.update({(*call.prefix, *path): x for path, x in flat(variables.get("params", {})).items()})
         return found
@@ -142,15 +154,6 @@ class LayeredTrainable:
     def network(self, params: Flat) -> Network:
         """As `Trainable.network`."""
         return network_of(self._args, params, self._runner)
-
-
-def _value_shapes(plan: Plan, size: int) -> dict[int, tuple[int, ...]]:
-    """Shapes of all values of a plan for one image."""
-    shapes = {0: (1, size, size, 3)}
-    for call in plan.calls:
-        inputs = tuple(jax.ShapeDtypeStruct(shapes[i], jnp.float32) for i in call.inputs)
-        shapes[call.output] = signature(call.layer, inputs).output.shape
-    return shapes
 
 
 class WholeTrainable:

@@ -4,7 +4,6 @@ What a hypernetwork decodes is tiled from slabs, so that rows of a large tensor 
 part.
 """
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -100,7 +99,7 @@ def correlation_std(matrix: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum((correlations - mean) ** 2, where=pairs) / (total - 1))
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def orthonormal(matrix: jax.Array) -> jax.Array:
     """Orthonormal columns (rows, if there are fewer rows): Q of the reduced QR decomposition, with the signs of R."""
     wide = matrix.shape[0] < matrix.shape[1]

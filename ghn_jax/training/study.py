@@ -1,6 +1,7 @@
 """Networks trained from several starts on the same batches, one network after another; every curve is kept at once."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -23,7 +24,7 @@ from ghn_jax.runs.lock import folder_lock
 from ghn_jax.runs.memory import give_back
 from ghn_jax.runs.progress import Reporter
 from ghn_jax.training.config import NetTrainConfig
-from ghn_jax.training.networks import Flat, Regularisation, trainable
+from ghn_jax.training.networks import Flat, Regularisation, gradient_on, trainable
 from ghn_jax.training.starts import Given, Gradient, start_params
 from ghn_jax.training.task import Curve, Net, train_networks
 
@@ -90,16 +91,18 @@ def train_from_starts(
 
 def _gradient(model: NetworkArgs | nn.Module, images: ImageSet | ImageStream, config: NetTrainConfig) -> Gradient:
     """Loss and gradient of a network on the first training batch, which is made when it is first asked for."""
-    kept: list[tuple[Any, Any]] = []
+
+    @functools.cache
+    def made() -> Gradient:
+        batches = train_batches(images, config.batch_size, config.seed)
+        try:
+            own = trainable(model, Regularisation(), Runner(), images.image_size)
+            return gradient_on(own, batches.batch(0))
+        finally:
+            batches.close()
 
     def gradient(params: Flat) -> tuple[jax.Array, Flat]:
-        if not kept:
-            batches = train_batches(images, config.batch_size, config.seed)
-            kept.append((trainable(model, Regularisation(), Runner(), images.image_size), batches.batch(0)))
-            batches.close()
-        own, batch = kept[0]
-        found = own.gradients(params, own.statistics, batch, jax.random.key(0))
-        return found.loss, found.gradients
+        return made()(params)
 
     return gradient
 

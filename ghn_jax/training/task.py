@@ -12,11 +12,12 @@ import numpy as np
 from flax import traverse_util
 
 from ghn_jax.deepnets import NetworkArgs
-from ghn_jax.evaluation.accuracy import top_k
+from ghn_jax.evaluation.accuracy import mean_top_k
+from ghn_jax.evaluation.repeated import RepeatedBatches, training_images
 from ghn_jax.graphs import ArchGraph
 from ghn_jax.images import Batch, ImageSet, ImageStream, eval_batches, train_batches
 from ghn_jax.images.augment import cutout
-from ghn_jax.keys import DROPOUT, named_key
+from ghn_jax.keys import DROPOUT, OWN_WEIGHTS, named_key
 from ghn_jax.networks.runner import Runner
 from ghn_jax.runs.callbacks import Callback, Decision, Log, SaveEvery, Update
 from ghn_jax.runs.metrics import read_metrics
@@ -95,15 +96,15 @@ def train_networks(
     names = [net.name for net in nets]
     if len(set(names)) < len(names) or any("/" in name for name in names):
         raise ValueError(f"networks need names of their own without a slash, got {names}")
-    task = _Task(nets, images, config)
-    curves = _Measure(task, images, config)
     batches = train_batches(images, config.batch_size, config.seed)
     try:
+        task = _Task(nets, images.image_size, batches.steps_per_epoch, config)
+        initial = task.initial()
         outcome = Trainer(
             task.step,
-            task.initial(),
+            initial,
             by_number(batches.batch),
-            [curves, SaveEvery(config.checkpoint_minutes)],
+            [_Measure(task, initial, images, config), SaveEvery(config.checkpoint_minutes)],
             folder=folder,
             total_steps=config.steps,
             key=named_key(config.seed, DROPOUT),
@@ -127,15 +128,13 @@ def train_networks(
 class _Task:
     """The networks, each on its device, and their updates."""
 
-    def __init__(self, nets: Sequence[Net], images: ImageSet | ImageStream, config: NetTrainConfig) -> None:
-        self._nets, self._config = nets, config
+    def __init__(self, nets: Sequence[Net], image_size: int, steps_per_epoch: int, config: NetTrainConfig) -> None:
+        self._nets, self._size, self._config = nets, image_size, config
         devices = jax.local_devices()
         parts = shares([net.graph.num_nodes for net in nets], len(devices))
         self._device = {place: devices[number] for number, part in enumerate(parts) for place in part}
         self._runners = {device: Runner(device=device if len(devices) > 1 else None) for device in devices}
-        per_epoch = max(_train_count(images) // config.batch_size, 1)
-        self._rates = jax.jit(config.optimiser.rates(config.steps, per_epoch))
-        self._size = images.image_size
+        self._rates = jax.jit(config.optimiser.rates(config.steps, steps_per_epoch))
         self._trainables: dict[tuple[int, float], Trainable] = {}
         self._cut = jax.jit(lambda key, pixels: cutout(key, pixels, config.cutout))
 
@@ -153,7 +152,7 @@ class _Task:
         states: NetStates = {}
         for place, net in enumerate(self._nets):
             own = self.trainable(place)
-            key = jax.random.fold_in(named_key(self._config.seed, "a model's own weights"), place)
+            key = jax.random.fold_in(named_key(self._config.seed, OWN_WEIGHTS), place)
             params = {path: jnp.array(leaf) for path, leaf in {**own.new_params(key), **net.params}.items()}
             state = {
                 "params": traverse_util.unflatten_dict(params),
@@ -215,14 +214,18 @@ def _count(skipped: jax.Array, finite: jax.Array) -> jax.Array:
 class _Measure(Callback[NetStates, Batch]):
     """Accuracy of every network after some numbers of updates; a row ``curve`` of metrics each."""
 
-    def __init__(self, task: _Task, images: ImageSet | ImageStream, config: NetTrainConfig) -> None:
-        self._task, self._images, self._config = task, images, config
-        self._batches: list[Batch] = []
+    def __init__(self, task: _Task, initial: NetStates, images: ImageSet | ImageStream, config: NetTrainConfig) -> None:
+        self._task, self._initial, self._config = task, initial, config
+        test = (config.image_split, config.test_batch, config.test_images)
+        self._batches = RepeatedBatches(lambda: eval_batches(images, *test))
+        training = (config.batch_size, config.seed, config.bn_batches)
+        self._training_images = RepeatedBatches(lambda: training_images(images, *training))
 
     def start(self, first: int, log: Log) -> None:
         """Measures the starts, if nothing was trained before."""
         if first == 0:
-            self._write(self._task.initial(), 0, log)
+            self._write(self._initial, 0, log)
+        self._initial = {}  # updates give its buffers up
 
     def after_step(self, update: Update[NetStates, Batch], decision: Decision, log: Log) -> None:
         """Measures if it is time."""
@@ -237,32 +240,15 @@ class _Measure(Callback[NetStates, Batch]):
 
     def _accuracies(self, state: NetStates) -> list[float]:
         config, names = self._config, list(state)
-        if not self._batches:
-            split = config.image_split
-            self._batches = list(eval_batches(self._images, split, config.test_batch, config.test_images))
 
         def of(place: int) -> float:
             own = state[names[place]]
             network = self._task.trainable(place).network(flat(own["params"]))
-            given = own["statistics"].get("batch_stats") if config.bn == "running" and own["statistics"] else None
+            given = None
             if config.bn == "reestimated":
-                given = network.statistics(self._training_images())
-            shares, counts = [], []
-            for pixels, labels in self._batches:
-                logits = network.logits(pixels) if given is None else network.logits_given(pixels, given)
-                shares.append(top_k(np.asarray(logits), np.asarray(labels))[0])
-                counts.append(len(labels))
-            return float(np.average(shares, weights=counts))
+                given = network.statistics(self._training_images)
+            elif config.bn == "running" and own["statistics"]:
+                given = own["statistics"].get("batch_stats")
+            return mean_top_k(network, given, self._batches)[0]
 
         return side_by_side(of, range(len(names)), config.threads)
-
-    def _training_images(self) -> list[jax.Array]:
-        batches = train_batches(self._images, self._config.batch_size, self._config.seed)
-        try:
-            return [batches.batch(step)[0] for step in range(self._config.bn_batches)]
-        finally:
-            batches.close()
-
-
-def _train_count(images: ImageSet | ImageStream) -> int:
-    return len(images.train if isinstance(images, ImageSet) else images.train_rows)

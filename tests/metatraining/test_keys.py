@@ -19,7 +19,7 @@ from ghn_jax.metatraining.step import MetaStep
 from ghn_jax.networks.random_init import he_initialisation
 from ghn_jax.runs import devices
 
-NAMES = [keys.INITIALISATION, keys.DROPOUT, keys.AUGMENTATION, keys.NOISE, keys.RANDOM_INITIALISATION]
+NAMES = [value for name, value in vars(keys).items() if name.isupper()]
 CONSUMERS = ("bernoulli", "normal", "randint", "truncated_normal", "uniform")
 FLIPPED_AND_CROPPED = Style(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), crop_padding=4, flip=True)
 
