@@ -38,7 +38,7 @@ from ghn_jax.fields import refuse_idle
 from ghn_jax.files import atomic_file
 from ghn_jax.hypernet.json_fields import checked_fields
 from ghn_jax.metatraining.command import parse_config, set_up
-from ghn_jax.metatraining.loop import train
+from ghn_jax.metatraining.loop import TrainResult, train
 from ghn_jax.metatraining.validation import final_evaluation
 from ghn_jax.runs.metrics import METRICS_FILE, read_metrics
 
@@ -170,15 +170,20 @@ def run(options: Options) -> list[Result]:
     there = {result.name: result for result in read_table(table)}
     claim_folder(options.out, asked, answered=bool(there))
     results: list[Result] = []
-    missing = [name for name in options.racers or known if name not in there]
-    if missing and options.warm_up:
-        warm_up(options)
-    for name in options.racers or known:
+    racers = options.racers or tuple(known)
+
+    def arguments(name: str, folder: pathlib.Path, minutes: float) -> list[str]:
+        given = (f"--run-dir={folder}", f"--minutes={minutes}", f"--seed={options.seed}", *steps, *options.more)
+        return [*COMMON[options.field], *known[name], *given]
+
+    if options.warm_up and any(name not in there for name in racers):
+        with tempfile.TemporaryDirectory() as folder:
+            train_here(arguments(racers[0], pathlib.Path(folder), options.warm_up))
+    for name in racers:
         if name not in there:
             folder = options.out / re.sub(r"\W+", "_", name.lower())
             left = max(options.minutes - minutes_spent(folder), LEAST_MINUTES)
-            given = (f"--run-dir={folder}", f"--minutes={left}", f"--seed={options.seed}", *steps, *options.more)
-            train_and_score([*COMMON[options.field], *known[name], *given])
+            train_and_score(arguments(name, folder, left))
             there[name] = read_result(name, folder)
             with atomic_file(table) as new:
                 new.write_text(json.dumps([dataclasses.asdict(result) for result in there.values()], indent=1) + "\n")
@@ -187,29 +192,21 @@ def run(options: Options) -> list[Result]:
     return results
 
 
-def train_and_score(arguments: Sequence[str]) -> None:
-    """What `meta_train.py` does, in this process, so that a racer finds the layers that those before it compiled."""
+def train_here(arguments: Sequence[str]) -> TrainResult:
+    """Trains in this process, so that a racer finds the layers that those before it compiled."""
     config = parse_config(arguments, "a racer")
     set_up(config.run)
     result = train(config, Terminal())
     if not result.finished:
         raise KeyboardInterrupt
+    return result
+
+
+def train_and_score(arguments: Sequence[str]) -> None:
+    """What `meta_train.py` does."""
+    result = train_here(arguments)
     _, table, _ = final_evaluation(result.config, result.ghn, result.params, result.images)
     print(table, flush=True)
-
-
-def warm_up(options: Options) -> None:
-    """Trains for some minutes and forgets it, so that the first racer finds layers compiled, too."""
-    known = FIELDS[options.field]
-    name = (options.racers or tuple(known))[0]
-    steps = () if options.field == "recipes" else (f"--steps={options.steps}",)
-    with tempfile.TemporaryDirectory() as folder:
-        given = (f"--run-dir={folder}", f"--minutes={options.warm_up}", f"--seed={options.seed}", *steps, *options.more)
-        arguments = [*COMMON[options.field], *known[name], *given]
-        config = parse_config(arguments, "a warm-up")
-        set_up(config.run)
-        if not train(config, Terminal()).finished:
-            raise KeyboardInterrupt
 
 
 def minutes_spent(folder: pathlib.Path) -> float:

@@ -37,9 +37,8 @@ from ghn_jax.evaluation.api import Split, digest
 from ghn_jax.evaluation.architectures import Named, evaluation_architectures
 from ghn_jax.fields import COUNT, Range, check_fields, refuse_idle
 from ghn_jax.graphs.tracing import trace
-from ghn_jax.images import ImageSet, few_shot, load_images
 from ghn_jax.metatraining.config import ImageConfig
-from ghn_jax.metatraining.starting import load_trained
+from ghn_jax.metatraining.starting import load_sized, load_trained
 from ghn_jax.networks import enable_compilation_cache
 from ghn_jax.runs.cores import divide_cores
 from ghn_jax.runs.pictures import start_picture
@@ -52,7 +51,6 @@ _RANGES = {
     "count": COUNT,
     "first": COUNT,
     "noise": Range(0, whole=False),
-    "images_per_class": COUNT,
     "demo_width": Range(1, 8_192),
 }
 
@@ -104,7 +102,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_fields(self, _RANGES)
-        ImageConfig(self.dataset, self.data_dir, self.image_size)  # checks them
+        _ = self.images  # checked
         unknown = [name for name in self.starts if name not in STARTS]
         if unknown or not self.starts or len(set(self.starts)) < len(self.starts):
             raise ValueError(f"starts must be some of {', '.join(STARTS)}, each once, got {' '.join(self.starts)}")
@@ -113,15 +111,21 @@ class Options:
         if self.model is None:
             refuse_idle(self, ("arguments",), "without --model")
 
+    @property
+    def images(self) -> ImageConfig:
+        """Images to train on."""
+        return ImageConfig(
+            self.dataset,
+            self.data_dir,
+            self.image_size,
+            images_per_class=self.images_per_class,
+            few_shot=self.few_shot,
+        )
+
 
 def run(options: Options) -> dict[str, list[Curve]]:
     """Trains what is not yet in the results, and draws the picture."""
-    images = load_images(options.dataset, options.image_size, options.data_dir)
-    if options.images_per_class is not None:
-        if not isinstance(images, ImageSet):
-            raise ValueError(f"--images-per-class needs a set that fits in memory; {options.dataset!r} is streamed")
-        few = few_shot(images.train, options.images_per_class, options.train.seed, choice=options.few_shot)
-        images = dataclasses.replace(images, train=few)
+    images = load_sized(options.images, options.image_size, options.train.seed)
     ghn = None if options.ghn is None else load_trained(options.ghn)
     config = options.train
     if not config.curve:

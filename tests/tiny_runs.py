@@ -33,10 +33,10 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, **changes}
 
 
-def run_command(*options: str, **changes: str) -> subprocess.Popen[str]:
-    """meta_train with the options given; `changes` are to its environment."""
+def run_command(*options: str, script: str = "meta_train.py", **changes: str) -> subprocess.Popen[str]:
+    """An experiment with the options given; `changes` are to its environment."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "meta_train.py"), *options],
+        [sys.executable, str(ROOT / "experiments" / script), *options],
         env=environment(**changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

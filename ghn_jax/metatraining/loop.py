@@ -74,7 +74,7 @@ def train(config: TrainConfig, reporter: Reporter | None = None) -> TrainResult:
     config, images = resolve(config)
     check_resumable(config)
     run, optimiser = config.run, config.optimiser
-    sized = [*(load_sized(config, size) for size in config.images.small_sizes), images]
+    sized = [*(load_sized(config.images, size, run.seed) for size in config.images.small_sizes), images]
     image_batches = [train_batches(each, config.images.batch_size, run.seed) for each in sized]
     steps_per_epoch = image_batches[-1].steps_per_epoch
     total_steps = optimiser.total_steps(steps_per_epoch)

@@ -11,7 +11,7 @@ import jax
 from ghn_jax.hypernet import GHN, PretrainedGHN, init_ghn, load_ghn, with_classes
 from ghn_jax.images import ImageSet, ImageStream, few_shot, load_images
 from ghn_jax.keys import INITIALISATION, named_key
-from ghn_jax.metatraining.config import TrainConfig
+from ghn_jax.metatraining.config import ImageConfig, TrainConfig
 from ghn_jax.metatraining.config_files import load_config
 from ghn_jax.metatraining.optimisation import initial_state
 from ghn_jax.runs.checkpoints import FOLDER, best_step, restore
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
     """Loads the images and fills in what depends on them: number of classes and image size."""
-    images = load_sized(config, config.images.image_size)
+    images = load_sized(config.images, config.images.image_size, config.run.seed)
     return dataclasses.replace(
         config,
         images=dataclasses.replace(config.images, image_size=images.image_size),
@@ -29,14 +29,13 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, ImageSet | ImageStream]:
     ), images
 
 
-def load_sized(config: TrainConfig, size: int | None) -> ImageSet | ImageStream:
-    """The images of a configuration, at a size (None: the set's own) instead of its own."""
-    wanted = config.images
+def load_sized(wanted: ImageConfig, size: int | None, seed: int) -> ImageSet | ImageStream:
+    """The images of a configuration, at a size (None: the set's own) instead of its own; few of them by a seed."""
     images = load_images(wanted.dataset, size, wanted.data_dir, wanted.image_workers, wanted.bad_images)
     if wanted.images_per_class is not None:
         if not isinstance(images, ImageSet):
             raise ValueError(f"--images-per-class needs a set that fits in memory; {wanted.dataset!r} is streamed")
-        few = few_shot(images.train, wanted.images_per_class, config.run.seed, choice=wanted.few_shot)
+        few = few_shot(images.train, wanted.images_per_class, seed, choice=wanted.few_shot)
         images = dataclasses.replace(images, train=few)
     return images
 

@@ -2,10 +2,9 @@
 
 import pathlib
 import subprocess
-import sys
 
 import pytest
-from tiny_runs import ROOT, environment, finish
+from tiny_runs import finish, run_command
 
 OPTIONS = (
     *("--size=32", "--images=8", "--seeds=1", "--width=8", "--cells=3", "--epochs=2", "--starts", "he", "orthogonal"),
@@ -14,13 +13,7 @@ OPTIONS = (
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "detect.py"), *OPTIONS, *options],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return run_command(*OPTIONS, *options, script="detect.py")
 
 
 @pytest.mark.slow

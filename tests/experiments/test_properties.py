@@ -3,12 +3,11 @@
 import json
 import pathlib
 import subprocess
-import sys
 
 import jax
 import pytest
 from parity_data import PARITY
-from tiny_runs import ROOT, environment, finish
+from tiny_runs import finish, run_command
 
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, save_file
 from ghn_jax.properties import read_truth
@@ -22,13 +21,7 @@ CONFIG = GHNConfig(max_shape=(4, 4, 3, 3), hid=8)
 
 
 def start(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "properties.py"), *options],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return run_command(*options, script="properties.py")
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import pathlib
 import random
 import subprocess
-import sys
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import train_nets
 from random_kills import kill, lines, wait_until
-from tiny_runs import ROOT, environment, finish
+from tiny_runs import finish, run_command
 
 from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, save_file
 from ghn_jax.training.study import read_curves
@@ -24,13 +23,7 @@ GHN_OF_TEST = GHNConfig(max_shape=(4, 4, 3, 3), hid=8)
 
 
 def start(folder: pathlib.Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "train_nets.py"), f"--out={folder}", *options],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return run_command(f"--out={folder}", *options, script="train_nets.py")
 
 
 @pytest.fixture(scope="module")
