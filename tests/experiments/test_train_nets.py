@@ -16,7 +16,15 @@ from ghn_jax.hypernet import GHN, GHNConfig, init_ghn, save_file
 from ghn_jax.training.study import read_curves
 
 OPTIONS = (
-    *("--split=demo", "--demo-width=8", "--count=1", "--image-size=8", "--keep-weights", "--checkpoint-minutes=0"),
+    *(
+        "--split=demo",
+        "--demo-width=8",
+        "--count=1",
+        "--image-size=8",
+        "--images-per-class=20",
+        "--keep-weights",
+        "--checkpoint-minutes=0",
+    ),
     *("--steps=24", "--batch-size=16", "--test-images=64", "--curve", "3", "10", "20"),
 )
 GHN_OF_TEST = GHNConfig(max_shape=(4, 4, 3, 3), hid=8)
@@ -78,6 +86,18 @@ def test_killed_runs_end_as_one_that_was_not(whole: pathlib.Path, ghn: str, tmp_
     for name, arrays in weights(tmp_path).items():
         for path, array in arrays.items():
             np.testing.assert_array_equal(array, expected[name][path], err_msg=f"{name} {path}")
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_is_trained(tmp_path: pathlib.Path) -> None:
+    model = (
+        "--model=ghn_jax.networks.zoo:create",
+        '--arguments={"name": "resnet18", "num_classes": 10, "small_images": true}',
+    )
+    options = ("--image-size=16", "--steps=6", "--batch-size=16", "--test-images=32", "--bn=running")
+    said = finish(start(tmp_path, *model, *options, "--starts", "he", "orthogonal"))
+    assert "orthogonal" in said.splitlines()[-2]
+    assert len(read_curves(tmp_path / "curves.jsonl")) == 2
 
 
 def test_another_question_is_not_mixed_in(whole: pathlib.Path, ghn: str) -> None:
